@@ -1,0 +1,1 @@
+"""fastaccept: a TCP server core that never gets stuck at its limits."""
