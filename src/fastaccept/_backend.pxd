@@ -19,6 +19,8 @@ Contract
   - A connection's slot is named by its token from attach() or connect() on, until IO_CLOSED has been reported for it; only
     then may the slot be used again. close_socket() is a request for that event.
   - accept_room is written by the loop before each wait: no more IO_ACCEPTED than that are reported by it, over all listeners.
+  - Reading is level-triggered: between read_start() and read_stop(), IO_READABLE comes with each wait as long as recv() would
+    give something. It may come once more after read_stop().
   - All calls but wakeup() come from the loop's thread. Those that can fail return 0 or more, or -errno.
 """
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t

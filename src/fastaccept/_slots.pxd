@@ -18,7 +18,7 @@ cdef enum:
 
 cdef struct slot_t:
     uint32_t generation              # 0 = free
-    uint32_t next_free               # index of the next free slot of this chunk, while free
+    uint32_t index                   # its own; while free, that of the next free slot of its chunk
 
 cdef struct slots_t:
     size_t record_bytes              # size of one record, its slot_t included
@@ -35,6 +35,7 @@ cdef void slots_init(slots_t *slots, size_t record_bytes) noexcept nogil
 cdef void *slots_alloc(slots_t *slots, uint64_t *token) noexcept nogil    # NULL: out of memory. The record is zeroed
 cdef void slots_free(slots_t *slots, uint64_t token) noexcept nogil
 cdef void slots_clear(slots_t *slots) noexcept nogil                      # gives all memory back
+cdef uint32_t slots_next(const slots_t *slots, uint32_t start) noexcept nogil          # first index in use from start on, or SLOT_NONE
 cdef size_t slots_bytes(const slots_t *slots) noexcept nogil              # memory held, in bytes
 
 cdef inline uint32_t token_index(uint64_t token) noexcept nogil:
@@ -56,6 +57,6 @@ cdef inline void *slots_find(const slots_t *slots, uint64_t token) noexcept nogi
     slot = <slot_t *>slots_at(slots, token_index(token))
     return slot if slot.generation == token_generation(token) and slot.generation != 0 else NULL
 
-cdef inline uint64_t slots_token(const slots_t *slots, uint32_t index) noexcept nogil:
+cdef inline uint64_t slot_token(const slot_t *slot) noexcept nogil:
     """The token of a record that is in use."""
-    return (<uint64_t>(<slot_t *>slots_at(slots, index)).generation << 32) | index
+    return (<uint64_t>slot.generation << 32) | slot.index

@@ -40,8 +40,8 @@ cdef bint _open_chunk(slots_t *slots, uint32_t chunk) noexcept nogil:
     if memory == NULL:
         return False
     for i in range(SLOTS_PER_CHUNK):
-        (<slot_t *>(memory + i * slots.record_bytes)).next_free = first + i + 1
-    (<slot_t *>(memory + (SLOTS_PER_CHUNK - 1) * slots.record_bytes)).next_free = SLOT_NONE
+        (<slot_t *>(memory + i * slots.record_bytes)).index = first + i + 1
+    (<slot_t *>(memory + (SLOTS_PER_CHUNK - 1) * slots.record_bytes)).index = SLOT_NONE
     slots.chunks[chunk] = memory
     slots.free_head[chunk] = first
     slots.empty_chunks += 1
@@ -67,7 +67,7 @@ cdef void *slots_alloc(slots_t *slots, uint64_t *token) noexcept nogil:
     chunk = slots.first_room
     index = slots.free_head[chunk]
     slot = <slot_t *>slots_at(slots, index)
-    slots.free_head[chunk] = slot.next_free
+    slots.free_head[chunk] = slot.index
     if slots.used[chunk] == 0:
         slots.empty_chunks -= 1
     slots.used[chunk] += 1
@@ -77,7 +77,8 @@ cdef void *slots_alloc(slots_t *slots, uint64_t *token) noexcept nogil:
         slots.generation = 1
     memset(slot, 0, slots.record_bytes)
     slot.generation = slots.generation
-    token[0] = (<uint64_t>slot.generation << 32) | index
+    slot.index = index
+    token[0] = slot_token(slot)
     return slot
 
 
@@ -88,7 +89,7 @@ cdef void slots_free(slots_t *slots, uint64_t token) noexcept nogil:
     if slot == NULL:
         return
     slot.generation = 0
-    slot.next_free = slots.free_head[chunk]
+    slot.index = slots.free_head[chunk]
     slots.free_head[chunk] = index
     slots.used[chunk] -= 1
     slots.in_use -= 1
@@ -111,6 +112,18 @@ cdef void slots_clear(slots_t *slots) noexcept nogil:
     free(slots.used)
     free(slots.free_head)
     slots_init(slots, slots.record_bytes)
+
+
+cdef uint32_t slots_next(const slots_t *slots, uint32_t start) noexcept nogil:
+    cdef uint32_t index = start
+    while index // SLOTS_PER_CHUNK < slots.n_chunks:
+        if slots.used[index // SLOTS_PER_CHUNK] == 0:
+            index = (index // SLOTS_PER_CHUNK + 1) * SLOTS_PER_CHUNK
+        elif (<slot_t *>slots_at(slots, index)).generation != 0:
+            return index
+        else:
+            index += 1
+    return SLOT_NONE
 
 
 cdef size_t slots_bytes(const slots_t *slots) noexcept nogil:

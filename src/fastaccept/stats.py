@@ -1,0 +1,68 @@
+"""Stats: what a server tells about itself, as one snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+__all__ = ["Stats"]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A snapshot of a server's figures. Totals count since the server was made.
+
+    Attributes:
+        active: accepted connections that are not released yet; what max_connections limits.
+        limit: the connection limit in force; None = none.
+        accepted: connections accepted and served.
+        connected: outgoing connections that came about.
+        closed: connections released, accepted and outgoing.
+        rejected: clients accepted, told and closed by when_full="reject".
+        refused_episodes: times that a listening socket was made to refuse.
+        pauses: times that a listener went from accepting to paused.
+        resumes: times that it went back.
+        accept_calls: accept calls made, of any kind.
+        accept_errors: failures of accept, by errno.
+        paused_s: seconds spent paused, by reason ("limit", "resources", "user", "drain"), of the listener that was paused longest.
+        queued: clients in the kernel's queues of all listeners; None where the system does not tell.
+        backlog: how many these queues hold; None where the system does not tell.
+        descriptors: descriptors that the process has open; None where the system does not tell.
+        descriptor_limit: the soft limit; None = none.
+        bytes_received, bytes_sent: bytes that went through connections.
+        write_buffered_bytes: given to write() and not yet taken by the system, now.
+        write_overflows: connections aborted for max_write_buffer or max_write_buffer_total.
+        timeouts: connections ended by one of the Timeouts.
+        callback_errors: exceptions that left a callback.
+        stale_events: reports about connections that were gone: dropped.
+        turns: passes of the loop.
+        events: reports that the loop dealt with.
+        user_space_bytes: memory held for connections, timers and write buffers, in bytes, Python objects not included.
+    """
+
+    active: int
+    limit: Optional[int]
+    accepted: int
+    connected: int
+    closed: int
+    rejected: int
+    refused_episodes: int
+    pauses: int
+    resumes: int
+    accept_calls: int
+    accept_errors: dict[int, int]
+    paused_s: dict[str, float]
+    queued: Optional[int]
+    backlog: Optional[int]
+    descriptors: Optional[int]
+    descriptor_limit: Optional[int]
+    bytes_received: int
+    bytes_sent: int
+    write_buffered_bytes: int
+    write_overflows: int
+    timeouts: int
+    callback_errors: int
+    stale_events: int
+    turns: int
+    events: int
+    user_space_bytes: int
