@@ -1,7 +1,7 @@
 """EpollBackend: the seam over epoll(7). See _epoll.pyx."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastaccept._backend cimport Backend, accept_class_t, io_event_t, accept_mode_t
-from fastaccept._platform.linux cimport epoll_event
+from fastaccept._platform.linux cimport epoll_event, sockaddr, socklen_t
 
 cdef enum:
     EPOLL_LISTENERS_MAX = 64
@@ -43,6 +43,7 @@ cdef class EpollBackend(Backend):
     cdef void _hold_spare(self) noexcept nogil
     cdef int _arm(self, epoll_listener_t *listener, uint32_t number, bint armed) noexcept nogil
     cdef int _refuse(self, epoll_listener_t *listener) noexcept nogil
+    cdef int _keep_port(self, epoll_listener_t *listener, sockaddr *address, socklen_t length) noexcept nogil
     cdef int _listen_again(self, epoll_listener_t *listener) noexcept nogil
     cdef bint _is_at_ceiling(self, epoll_listener_t *listener) noexcept nogil
     cdef int _accept_clients(self, uint32_t number, io_event_t *events, int capacity) noexcept nogil

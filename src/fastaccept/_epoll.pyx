@@ -14,7 +14,7 @@ net/ipv4/af_inet.c, which stops listening and keeps the port.
 """
 import os
 
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOMEM, ENOSYS, ENOTCONN, errno
+from libc.errno cimport EADDRINUSE, EAGAIN, EINPROGRESS, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSYS, ENOTCONN, errno
 from libc.limits cimport INT_MAX
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
@@ -152,11 +152,26 @@ cdef class EpollBackend(Backend):
         SO_REUSEADDR goes first: with it set, another process that sets it too could take the port meanwhile. A Unix-domain
         listener is left as it is, and its clients wait: unix_listen() never takes the shutdown back.
         """
+        cdef sys.sockaddr_storage address
+        cdef sys.socklen_t length = sizeof(address)
         if listener.is_unix:
             return 0
+        sys.getsockname(listener.fd, <sys.sockaddr *>&address, &length)
         if listener.reuses_address:
             set_int(listener.fd, sys.SOL_SOCKET, sys.SO_REUSEADDR, 0)
-        return 0 if sys.shutdown(listener.fd, sys.SHUT_RD) == 0 else last_error()
+        if sys.shutdown(listener.fd, sys.SHUT_RD) < 0:
+            return last_error()
+        return self._keep_port(listener, <sys.sockaddr *>&address, length)
+
+    cdef int _keep_port(self, epoll_listener_t *listener, sys.sockaddr *address, sys.socklen_t length) noexcept nogil:
+        """A port that the system chose (bind() to port 0) is let go by the shutdown: tcp_disconnect() keeps only what bind() was
+        told (SOCK_BINDPORT_LOCK). So it is bound again by its number; EINVAL tells that it never was let go."""
+        cdef int done = 0 if sys.bind(listener.fd, address, length) == 0 else last_error()
+        if done == -EADDRINUSE and listener.reuses_address:      # by our own connections
+            set_int(listener.fd, sys.SOL_SOCKET, sys.SO_REUSEADDR, 1)
+            done = 0 if sys.bind(listener.fd, address, length) == 0 else last_error()
+            set_int(listener.fd, sys.SOL_SOCKET, sys.SO_REUSEADDR, 0)
+        return 0 if done == -EINVAL else done
 
     cdef int _listen_again(self, epoll_listener_t *listener) noexcept nogil:
         """SO_REUSEADDR comes back first: without it listen() is EADDRINUSE while old connections of the port live."""
