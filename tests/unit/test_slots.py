@@ -165,6 +165,20 @@ def test_memory_is_given_back_when_all_are_freed(order):
     assert chunks_held(slots) == 1
 
 
+@pytest.mark.parametrize("order", ["oldest first", "newest first", "any"])
+def test_spare_chunk_serves_the_next_record(order):
+    slots, tokens = filled(6)
+    if order == "any":
+        random.Random(3).shuffle(tokens)
+    for token in reversed(tokens) if order == "newest first" else tokens:
+        slots.free(token)
+    held = slots.bytes
+    token = slots.alloc()
+    assert slots.bytes == held
+    slots.free(token)
+    assert slots.bytes == held
+
+
 @pytest.mark.parametrize("record_bytes", [0, 7, 65537])
 def test_record_size_out_of_range_is_refused(record_bytes):
     with pytest.raises(ValueError, match=f"record_bytes is {record_bytes}"):
