@@ -106,7 +106,7 @@ def test_slow_reader_is_served_in_order():
     queue = OutQueue()
     waiting = bytearray()
     for i in range(3_000):           # 3 items in, about 2 out
-        for item in (b"%d" % i, b"x" * (1 + i % 7), b"."):
+        for item in (b"%d" % i, b"x" * (i % 7), b"."):
             queue.append(item)
             waiting += item
         offered = b"".join(queue.slices())
@@ -120,6 +120,13 @@ def test_slow_reader_is_served_in_order():
         queue.consume(len(offered))
         del waiting[:len(offered)]
     assert len(queue) == 0 and queue.slices() == []
+
+
+def test_empty_item_takes_no_place():
+    queue = queue_of(*[b""] * (2 * SLICES_MAX), b"x", b"", b"y")
+    assert queue.slices() == [b"x", b"y"]
+    queue.consume(1)
+    assert queue.slices() == [b"y"]
 
 
 @pytest.mark.parametrize("item", [None, "text", bytearray(b"x"), memoryview(b"x"), type("Sub", (bytes,), {})(b"x")])
@@ -160,12 +167,12 @@ class OutQueueMachine(RuleBasedStateMachine):
         self.queue = OutQueue()
         self.waiting = bytearray()
 
-    @rule(item=st.binary(min_size=1, max_size=20))
+    @rule(item=st.binary(max_size=20))
     def append(self, item):
         self.queue.append(item)
         self.waiting += item
 
-    @rule(items=st.lists(st.binary(min_size=1, max_size=3), min_size=5, max_size=100))
+    @rule(items=st.lists(st.binary(max_size=3), min_size=5, max_size=100))
     def append_many(self, items):
         for item in items:
             self.append(item)
@@ -189,6 +196,7 @@ class OutQueueMachine(RuleBasedStateMachine):
         slices = self.queue.slices()
         offered = b"".join(slices)
         assert len(self.queue) == len(self.waiting)
+        assert b"" not in slices
         assert self.waiting.startswith(offered)
         assert len(slices) == SLICES_MAX or offered == self.waiting
 
