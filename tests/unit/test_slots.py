@@ -1,4 +1,4 @@
-"""Ensure that a token finds its own record or nothing, and that a table that shrinks gives its memory back."""
+"""Ensure that a token finds its own record or nothing, and that a table that shrinks gives memory back."""
 import random
 
 import pytest
@@ -193,7 +193,7 @@ def test_record_size_decides_the_memory():
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    """Slots against a dict of the tokens in use, by index; records come and go by the hundred, so that chunks do too."""
+    """Slots against a dict of tokens by index; records come and go by the hundred, so that chunks do too."""
 
     def __init__(self):
         super().__init__()
@@ -210,7 +210,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @rule(n=st.sampled_from([1, 2, 700, 1500]))
     def alloc(self, n):
-        used = self.used_by_chunk() + [0, 0]
+        used = [*self.used_by_chunk(), 0, 0]
         for _ in range(n):
             token = self.slots.alloc()
             assert index_of(token) not in self.alive
