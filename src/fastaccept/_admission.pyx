@@ -36,7 +36,7 @@ cdef void admission_resources_short(admission_t *adm, int64_t now_ms) noexcept n
 
 
 cdef bint admission_count_failure(admission_t *adm, int64_t now_ms) noexcept nogil:
-    if adm.episode_failures and now_ms - adm.episode_last_ms > EPISODE_QUIET_MS:
+    if adm.episode_failures and now_ms - adm.episode_last_ms >= EPISODE_QUIET_MS:
         adm.episode_failures = 0
     adm.episode_failures += 1
     adm.episode_last_ms = now_ms

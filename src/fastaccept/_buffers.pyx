@@ -46,6 +46,8 @@ cdef int _make_room(outq_t *queue) except -1:
 
 
 cdef int outq_append(outq_t *queue, bytes item) except -1:
+    if PyBytes_GET_SIZE(item) == 0:
+        return 0
     if queue.tail == queue.capacity:
         _make_room(queue)
     Py_INCREF(item)                  # released in outq_consume or outq_drop

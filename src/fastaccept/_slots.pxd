@@ -6,7 +6,8 @@ allocations, over all slots together: an event that outlived its record meets an
 free) and is dropped. That is nginx's `instance` bit, with 32 bits.
 
     alloc          lowest chunk with room first, so that a table that shrinks gives whole chunks back
-    free           a second empty chunk is returned to the allocator; one is kept against flapping
+    free           of two empty chunks the higher is returned to the allocator; the lower is kept against flapping,
+                   because that is where the next record goes
 
 Nothing here knows what a record is: it starts with a slot_t and is `record_bytes` long.
 """
@@ -28,7 +29,7 @@ cdef struct slots_t:
     uint32_t n_chunks                # length of the three arrays above
     uint32_t first_room              # no chunk below this one has room
     uint32_t in_use                  # records in use
-    uint32_t empty_chunks            # chunks allocated with no record in use: 0 or 1
+    uint32_t empty_chunk             # the one chunk allocated with no record in use; SLOT_NONE = there is none
     uint32_t generation              # last one given out
 
 cdef void slots_init(slots_t *slots, size_t record_bytes) noexcept nogil

@@ -6,6 +6,7 @@ from libc.string cimport memset
 cdef void slots_init(slots_t *slots, size_t record_bytes) noexcept nogil:
     memset(slots, 0, sizeof(slots_t))
     slots.record_bytes = record_bytes
+    slots.empty_chunk = SLOT_NONE
 
 
 cdef bint _grow_directory(slots_t *slots) noexcept nogil:
@@ -44,8 +45,20 @@ cdef bint _open_chunk(slots_t *slots, uint32_t chunk) noexcept nogil:
     (<slot_t *>(memory + (SLOTS_PER_CHUNK - 1) * slots.record_bytes)).index = SLOT_NONE
     slots.chunks[chunk] = memory
     slots.free_head[chunk] = first
-    slots.empty_chunks += 1
     return True
+
+
+cdef void _keep_one_empty(slots_t *slots, uint32_t chunk) noexcept nogil:
+    """A chunk has become empty. Were the higher of two kept, each record that comes and goes would open the lower anew."""
+    cdef uint32_t surplus
+    if slots.empty_chunk == SLOT_NONE:
+        slots.empty_chunk = chunk
+        return
+    surplus = max(slots.empty_chunk, chunk)
+    slots.empty_chunk = min(slots.empty_chunk, chunk)
+    free(slots.chunks[surplus])
+    slots.chunks[surplus] = NULL
+    slots.free_head[surplus] = SLOT_NONE
 
 
 cdef bint _find_room(slots_t *slots) noexcept nogil:
@@ -68,8 +81,8 @@ cdef void *slots_alloc(slots_t *slots, uint64_t *token) noexcept nogil:
     index = slots.free_head[chunk]
     slot = <slot_t *>slots_at(slots, index)
     slots.free_head[chunk] = slot.index
-    if slots.used[chunk] == 0:
-        slots.empty_chunks -= 1
+    if slots.empty_chunk == chunk:
+        slots.empty_chunk = SLOT_NONE
     slots.used[chunk] += 1
     slots.in_use += 1
     slots.generation += 1
@@ -96,12 +109,7 @@ cdef void slots_free(slots_t *slots, uint64_t token) noexcept nogil:
     if chunk < slots.first_room:
         slots.first_room = chunk
     if slots.used[chunk] == 0:
-        slots.empty_chunks += 1
-        if slots.empty_chunks > 1:
-            free(slots.chunks[chunk])
-            slots.chunks[chunk] = NULL
-            slots.free_head[chunk] = SLOT_NONE
-            slots.empty_chunks -= 1
+        _keep_one_empty(slots, chunk)
 
 
 cdef void slots_clear(slots_t *slots) noexcept nogil:
