@@ -22,6 +22,9 @@ __all__ = ["COMMANDS", "CommandError", "main", "package_version"]
 
 # Name of the command = name of its module here; the line is what --help says about it. In the order of --help.
 COMMANDS = {
+    "serve": "run a server: echo, discard or chargen",
+    "storm": "test a server with very many connections",
+    "demo": "fill, starve and pump a server, and see which promises it keeps",
     "doctor": "say which limit of this machine bites first, and how to raise it",
 }
 
