@@ -598,3 +598,8 @@ cdef class EpollBackend(Backend):
 
     cdef size_t bytes_held(self) noexcept nogil:
         return self.n_slots * sizeof(epoll_slot_t) + self.reject_bytes
+
+
+def accept_class_name(int error):
+    """Return what an errno of accept means: "empty", "retry", "pause", "fatal" or "unknown"; for tests."""
+    return ("ok", "empty", "retry", "pause", "fatal", "unknown")[<int>accept_class_of(error)]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, NamedTuple, Optional
 
 from fastaccept._admission import reason_names
-from fastaccept._reactor import Reactor
+from fastaccept._control import Control
 from fastaccept.backends import DefaultBackend
 from fastaccept.descriptors import auto_max_connections, descriptor_limit, descriptors_in_use
 from fastaccept.errlog import ErrorLog, logger
@@ -117,7 +117,7 @@ class Server:
         self._unreported: dict[str, int] = {}
         self._drain_result: Optional[DrainResult] = None
         self._auto: Optional[int] = None
-        self._loop = Reactor(DefaultBackend() if _backend is None else _backend, self)
+        self._loop = Control(DefaultBackend() if _backend is None else _backend, self)
         self._is_closed = False
         for name, callback in callbacks.items():
             setattr(self._loop, name, callback)
@@ -539,7 +539,7 @@ class Server:
             self._unreported["accept"] = self._unreported.get("accept", 0) + 1
             return
         listener = self._listeners.get(number)
-        queued = listener.queued if listener is not None else None
+        queued = self._loop.listener_state(number)[2]
         if action == "listener closed":
             self._forget_listener(number)
         self._report(

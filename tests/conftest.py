@@ -1,0 +1,44 @@
+"""Fixtures for all tests: a server that leaves nothing behind, and a check of that after each test."""
+
+import gc
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+from helpers import net  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that name a Linux facility are left out elsewhere, and say so."""
+    if sys.platform.startswith("linux"):
+        return
+    for item in items:
+        if item.get_closest_marker("linux"):
+            item.add_marker(pytest.mark.skip(reason="names a Linux facility"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open():
+    """Each test gives back the descriptors that it took."""
+    before = net.open_descriptors()
+    yield
+    if net.open_descriptors() > before:
+        gc.collect()
+    assert net.open_descriptors() <= before, "the test left descriptors open"
+
+
+@pytest.fixture
+def serve():
+    """serve(**options) -> a Running server with a thread of its own, on a free loopback port; closed after the test."""
+    running = []
+
+    def start(**options):
+        running.append(net.Running(**options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()

@@ -1,0 +1,431 @@
+"""Ensures that the loop keeps its promises whatever a system reports, in any order: no sockets, a clock that the test moves."""
+
+import errno
+import random
+
+import pytest
+
+from fastaccept import ErrorEvent, Limits, Server, Timeouts
+from fastaccept._testing import ScriptedBackend
+
+PAUSES = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
+RETRIES = [errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH]
+FATALS = [errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP]
+UNKNOWNS = [errno.EXDEV, 159]
+OUTCOMES = (
+    [(code, "pause") for code in PAUSES] + [(code, "retry") for code in RETRIES] + [(code, "unknown") for code in UNKNOWNS]
+)
+
+
+class Scene:
+    """A server over a scripted backend; each turn is followed by the invariants."""
+
+    def __init__(self, listeners=1, seed=None, capacity=None, **options):
+        self.backend = ScriptedBackend(seed=seed, capacity=capacity)
+        self.events = []
+        self.changes = []
+        options.setdefault("on_data", lambda conn, data: conn.write(data))
+        options.setdefault("on_error", self.events.append)
+        options.setdefault("limits", Limits(max_connections=None))
+        self.server = Server(_backend=self.backend, **options)
+        self.loop = self.server._loop
+        for i in range(listeners):
+            self.loop.add_listener(10 + i, 128)
+        self.loop.settle()
+
+    def turn(self, times=1):
+        for _ in range(times):
+            self.loop.turn()
+            self.check()
+
+    def check(self):
+        limit = self.loop.limit
+        assert self.backend.violations == []
+        assert all(n == 1 for n in self.backend.closed.values())
+        if not self.lowered:
+            assert limit is None or self.loop.active <= limit
+        for number, mode in self.backend.modes.items():
+            state, reasons = self.loop.listener_state(number)[:2]
+            assert (mode == "accept") == (not reasons), (mode, reasons)
+            assert (state == "accepting") == (not reasons)
+
+    lowered = False
+
+    def reasons(self, number=0):
+        return self.loop.listener_state(number)[1]
+
+    def close(self):
+        self.server.close()
+        assert self.backend.violations == []
+        assert self.backend.open_handles == 0
+
+
+@pytest.fixture
+def scene():
+    made = []
+
+    def make(**options):
+        made.append(Scene(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_limit_is_exact_and_ends_with_the_first_release(scene):
+    s = scene(limits=Limits(max_connections=3))
+    s.backend.arrive(0, 5)
+    s.turn(3)
+    assert s.loop.active == 3 and s.backend.queues[0] == 2 and s.reasons() == {"limit"}
+    s.backend.peer(0).inbox.append(b"")
+    s.turn(3)
+    assert s.loop.active == 3 and s.backend.queues[0] == 1
+
+
+def test_limit_is_exact_over_several_listeners(scene):
+    s = scene(listeners=3, limits=Limits(max_connections=10))
+    for i in range(3):
+        s.backend.arrive(i, 20)
+    s.turn(5)
+    assert s.loop.active == 10
+    assert all(s.reasons(i) == {"limit"} for i in range(3))
+
+
+def test_resume_at_widens_the_gap(scene):
+    s = scene(limits=Limits(max_connections=10, resume_at=0.5))
+    s.backend.arrive(0, 20)
+    s.turn(2)
+    for _ in range(4):
+        s.backend.peer(0).inbox.append(b"")
+        s.turn(3)
+    assert s.loop.active == 6 and s.reasons() == {"limit"}
+    s.backend.peer(0).inbox.append(b"")
+    s.turn(3)
+    assert s.loop.active == 10
+
+
+def test_lowered_limit_cuts_nobody_off_and_raised_limit_lets_in(scene):
+    s = scene(limits=Limits(max_connections=10))
+    s.backend.arrive(0, 12)
+    s.turn(2)
+    s.lowered = True
+    s.server.limits = Limits(max_connections=4)
+    s.turn(2)
+    assert s.loop.active == 10 and s.loop.limit == 4
+    for _ in range(6):
+        s.backend.peer(0).inbox.append(b"")
+        s.turn(2)
+    assert s.loop.active == 4 and s.reasons() == {"limit"}
+    s.server.limits = Limits(max_connections=6)
+    s.turn(2)
+    assert s.loop.active == 6
+
+
+@pytest.mark.parametrize("code", PAUSES + UNKNOWNS)
+def test_shortage_pauses_reports_once_and_retries_with_growing_delay(scene, code):
+    s = scene()
+    s.backend.script.extend([(code, "pause" if code in PAUSES else "unknown")] * 1000)
+    s.backend.arrive(0, 1)
+    tried_at = []
+    for _ in range(4000):
+        calls = s.server.stats().accept_calls
+        s.turn()
+        if s.server.stats().accept_calls > calls:
+            tried_at.append(s.backend.clock_ms)
+        s.backend.advance(1)
+    delays = [later - earlier for earlier, later in zip(tried_at, tried_at[1:])]
+    # A retry is due after the delay, and a turn takes a millisecond here: 10, 20, 40 ... 640, then 1,000 each.
+    assert [round(delay, -1) for delay in delays] == [10, 20, 40, 80, 160, 320, 640, 1000, 1000]
+    assert len(s.events) == 1
+    event = s.events[0]
+    assert isinstance(event, ErrorEvent) and event.exception.errno == code
+    assert (event.operation, event.action, event.retry_in_s, event.queued) == ("accept", "paused", 0.01, 1)
+    assert s.server.stats().accept_errors == {min(code, 159): len(tried_at)}
+    s.backend.script.clear()
+    s.backend.advance(1000)
+    s.turn(2)
+    assert s.loop.active == 1 and s.reasons() == set()
+
+
+@pytest.mark.parametrize("code", PAUSES)
+def test_release_resumes_at_once(scene, code):
+    s = scene()
+    s.backend.arrive(0, 1)
+    s.turn()
+    s.backend.script.append((code, "pause"))
+    s.backend.arrive(0, 1)
+    s.turn()
+    assert s.reasons() == {"resources"}
+    s.backend.peer(0).inbox.append(b"")
+    s.turn(3)  # the end is seen; the slot is free, and accepting goes on; the client is there
+    assert s.loop.active == 1 and s.reasons() == set()
+
+
+@pytest.mark.parametrize("code", RETRIES)
+def test_one_clients_error_is_skipped(scene, code):
+    s = scene()
+    s.backend.script.extend([(code, "retry")] * 3)
+    s.backend.arrive(0, 5)
+    s.turn(2)
+    assert s.loop.active == 2 and s.reasons() == set() and s.events == []
+    assert s.server.stats().accept_errors == {code: 3}
+
+
+@pytest.mark.parametrize("code", FATALS)
+def test_dead_listener_is_reported_and_the_others_live(scene, code):
+    s = scene(listeners=2)
+    s.backend.script.append((code, "fatal"))
+    s.backend.arrive(0, 1)
+    s.turn(2)
+    assert [(e.exception.errno, e.action) for e in s.events] == [(code, "listener closed")]
+    assert s.loop.listener_state(0)[0] == "closed"
+    s.backend.arrive(1, 1)
+    s.turn()
+    assert s.loop.active == 1
+
+
+def test_unknown_error_backs_off_from_its_own_listener_only(scene):
+    s = scene(listeners=2)
+    s.backend.script.append((errno.EXDEV, "unknown"))
+    s.backend.arrive(0, 1)
+    s.turn()
+    assert s.reasons(0) == {"resources"} and s.reasons(1) == set()
+
+
+def test_shortage_of_the_process_pauses_every_listener_and_is_one_report(scene):
+    s = scene(listeners=3)
+    s.backend.script.append((errno.EMFILE, "pause"))
+    s.backend.arrive(1, 1)
+    s.turn()
+    assert all(s.reasons(i) == {"resources"} for i in range(3))
+    assert len(s.events) == 1
+
+
+@pytest.mark.parametrize("how", ["refuse", "queue"])
+def test_no_automatic_resume_undoes_the_users_pause(scene, how):
+    s = scene(limits=Limits(max_connections=2))
+    s.backend.arrive(0, 2)
+    s.turn(2)
+    s.server.pause(how)
+    s.turn()
+    assert s.backend.modes[0] == how and s.reasons() == {"limit", "user"}
+    s.backend.peer(0).inbox.append(b"")
+    s.turn(3)
+    s.backend.advance(10_000)
+    s.turn(2)
+    assert s.reasons() == {"user"} and s.backend.modes[0] == how and s.loop.active == 1
+    s.server.resume()
+    s.turn()
+    assert s.reasons() == set()
+
+
+@pytest.mark.parametrize("policy", ["queue", "refuse", "reject"])
+def test_policy_at_the_limit_and_when_resources_are_short(scene, policy):
+    s = scene(limits=Limits(max_connections=1), when_full=policy)
+    s.backend.arrive(0, 3)
+    s.turn(3)
+    assert s.backend.modes[0] == policy
+    assert {"queue": (2, 0), "refuse": (0, 0), "reject": (0, 2)}[policy] == (s.backend.queues[0], s.backend.rejected)
+    assert s.server.stats().refused_episodes == (policy == "refuse")
+    s.server.limits = Limits(max_connections=None)
+    s.turn()
+    assert s.backend.modes[0] == "accept"
+    s.backend.script.append((errno.EMFILE, "pause"))
+    s.backend.arrive(0, 1)
+    s.turn()
+    assert s.backend.modes[0] == policy
+
+
+def test_rejecting_that_fails_leaves_the_clients_waiting(scene):
+    s = scene(when_full="reject")
+    s.backend.script.append((errno.EMFILE, "pause"))
+    s.backend.arrive(0, 1)
+    s.turn()
+    assert s.backend.modes[0] == "reject"
+
+
+def test_listen_that_fails_on_resume_is_tried_again(scene):
+    s = scene()
+    s.server.pause("refuse")
+    s.turn()
+    s.backend.mode_errors.append(errno.ENOMEM)
+    s.server._loop.resume()
+    s.loop.turn()
+    assert len(s.events) == 1 and s.events[0].exception.errno == errno.ENOMEM
+    s.backend.advance(20)
+    s.loop.turn()
+    s.turn()
+    assert s.backend.modes[0] == "accept"
+
+
+def test_pause_and_resume_within_a_turn_is_nobodys_business():
+    changes = []
+    s = Scene(on_pause=lambda *_: changes.append("pause"), on_resume=lambda *_: changes.append("resume"))
+    before = len(s.backend.mode_changes)
+    s.loop.pause("refuse")
+    s.loop.resume()
+    s.turn()
+    assert changes == [] and len(s.backend.mode_changes) == before
+    s.close()
+
+
+def test_episodes_are_counted_apart_after_a_quiet_time(scene):
+    s = scene()
+    for _ in range(2):
+        s.backend.script.append((errno.EMFILE, "pause"))
+        s.backend.arrive(0, 1)
+        s.turn()
+        s.backend.advance(5000)
+        s.turn(3)
+    assert [event.count for event in s.events] == [1, 2]
+
+
+def test_time_paused_is_kept_by_reason(scene):
+    s = scene()
+    s.server.pause()
+    s.backend.advance(1500)
+    s.server.resume()
+    assert s.loop.paused_ms(0) == [0, 0, 0, 0, 1500, 0]
+
+
+def test_idle_first_byte_write_stall_and_close_deadlines():
+    ended = []
+    s = Scene(
+        timeouts=Timeouts(idle=10, first_byte=2, write_stall=3, close=4),
+        limits=Limits(max_connections=None, write_high_water=10),
+        on_close=lambda conn, error: ended.append((s.backend.clock_ms - start, str(error))),
+    )
+    start = s.backend.clock_ms
+    s.backend.arrive(0, 3)
+    s.turn()
+    silent, stalled, idle = (s.backend.peer(i) for i in range(3))
+    idle.inbox.append(b"x")
+    stalled.room = 0
+    stalled.inbox.append(b"y" * 20)
+    s.turn()
+    for _ in range(12_000):
+        s.backend.advance(1)
+        s.turn()
+    assert [(at, text.split("] ")[1][:20]) for at, text in ended] == [
+        (2000, "no byte came within "),
+        (3000, "the peer took nothin"),
+        (10_000, "idle for longer than"),
+    ]
+    assert (silent.closed, stalled.closed, idle.closed) == ("rst", "rst", "fin")
+    s.close()
+
+
+def test_slow_reader_stays_bounded():
+    s = Scene(limits=Limits(max_connections=None, write_high_water=1000))
+    s.backend.arrive(0, 1)
+    s.turn()
+    peer = s.backend.peer()
+    peer.room = 0
+    peer.inbox.extend([b"z" * 500] * 100)
+    s.turn(50)
+    assert s.server.stats().write_buffered_bytes == 1500 and not peer.reading
+    peer.room = None
+    s.turn(400)
+    assert bytes(peer.outbox) == b"z" * 50_000 and peer.reading
+    s.close()
+
+
+def test_write_beyond_the_measure_aborts_the_connection():
+    errors = []
+    limits = Limits(max_connections=None, write_high_water=100, max_write_buffer=1000)
+    s = Scene(limits=limits, on_close=lambda conn, error: errors.append(error))
+    s.backend.arrive(0, 1)
+    s.turn()
+    peer = s.backend.peer()
+    peer.room = 0
+    conn = s.server.connections[0]
+    results = [conn.write(b"w" * 600) for _ in range(3)]
+    s.turn(2)
+    assert results == [False, False, False] and peer.closed == "rst"
+    assert type(errors[0]).__name__ == "WriteBufferFull" and s.server.stats().write_buffered_bytes == 0
+    s.close()
+
+
+def test_stale_events_are_dropped(scene):
+    """The connection ends while events for it are still in the batch."""
+    s = scene(seed=3, on_connect=lambda conn: conn.abort())
+    s.backend.arrive(0, 50)
+    s.turn(4)
+    assert s.loop.active == 0 and s.server.stats().closed == 50
+
+
+def test_callback_exception_aborts_its_connection_and_the_loop_goes_on():
+    def fail(conn, data):
+        raise ValueError("no")
+
+    s = Scene(on_data=fail)
+    s.backend.arrive(0, 2)
+    s.turn()
+    first, second = s.backend.peer(0), s.backend.peer(1)
+    first.inbox.append(b"a")
+    s.turn(2)
+    assert first.closed == "rst" and second.closed is None
+    assert [(event.operation, str(event.exception)) for event in s.events] == [("on_data", "no")]
+    s.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_order_of_anything(scene, seed):
+    """Every outcome of accept, arrivals, data, ends, resets, pauses and limits, shuffled."""
+    rng = random.Random(seed)
+    policy = rng.choice(["queue", "refuse", "reject"])
+    s = scene(listeners=2, seed=seed, capacity=60, limits=Limits(max_connections=40), when_full=policy)
+    for _ in range(600):
+        action = rng.randrange(10)
+        open_peers = [peer for peer in s.backend.peers.values() if peer.closed is None]
+        if action < 3:
+            s.backend.arrive(rng.randrange(2), rng.randrange(1, 10))
+        elif action == 3:
+            s.backend.script.extend(rng.choices([*OUTCOMES, None, None, None], k=3))
+        elif action < 7 and open_peers:
+            peer = rng.choice(open_peers)
+            peer.room = rng.choice([None, 0, 3, -errno.EPIPE, None])
+            peer.inbox.append(rng.choice([b"data", b"", errno.ECONNRESET, b"more" * 50]))
+        elif action == 7:
+            s.server.pause(rng.choice(["refuse", "queue"]))
+        elif action == 8:
+            s.server.resume()
+        else:
+            s.backend.advance(rng.choice([1, 15, 700, 3000]))
+        s.turn()
+    s.server.resume()
+    s.backend.script.clear()
+    for peer in list(s.backend.peers.values()):
+        peer.room = None
+        peer.inbox.append(b"")
+    s.backend.advance(40_000)
+    s.turn(10)
+    s.backend.arrive(0, 1)
+    s.backend.advance(2000)
+    s.turn(5)
+    assert s.reasons(0) == set(), "never stuck"
+    assert s.loop.active >= 1
+
+
+def test_a_million_connections_leak_nothing(scene):
+    s = scene(limits=Limits(max_connections=500), on_data=None, on_connect=lambda conn: conn.close())
+    held = s.server.stats().user_space_bytes
+    while s.server.stats().accepted < 1_000_000:
+        s.backend.arrive(0, 500)
+        for _ in range(16):
+            s.loop.turn()
+        s.check_few()
+    stats = s.server.stats()
+    assert stats.accepted == stats.closed + stats.active
+    assert stats.user_space_bytes <= held + 500_000
+
+
+def check_few(self):
+    """The invariants that cost nothing, for the long run."""
+    assert self.backend.violations == [] and self.loop.active <= self.loop.limit
+    assert self.backend.closed.most_common(1)[0][1] == 1
+    self.backend.closed.clear()
+
+
+Scene.check_few = check_few
