@@ -117,5 +117,14 @@ cdef enum socket_option_t:
     OPTION_NODELAY
     OPTION_KEEPALIVE
 
+cdef inline io_event_t *io_emit(io_event_t *event, io_kind_t kind, uint64_t token) noexcept nogil:
+    """Begin an event; the caller adds what its kind has besides."""
+    event.kind = kind
+    event.token = token
+    event.result = 0
+    event.error = 0
+    event.handle = -1
+    return event
+
 cdef object address_to_python(const address_t *address)                # what socket.getpeername() gives
 cdef int address_from_python(object host, int port, address_t *address) except -1    # numeric hosts only; raises ValueError

@@ -5,8 +5,9 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from fastaccept._admission cimport N_REASONS, admission_paused_ms
 from fastaccept._backend cimport IO_ACCEPTED, MODE_QUEUE, MODE_REFUSE, MODE_REJECT, address_from_python, address_t
 from fastaccept._buffers cimport outq_t
-from fastaccept._connection cimport (
-    CONN_CLOSE_OWED, CONN_CONNECTING, CONN_ENDED, CONN_OUTGOING, END_BY_SERVER, Connection, conn_init, conn_t,
+from fastaccept._connection cimport Connection
+from fastaccept._conns cimport (
+    CONN_CLOSE_OWED, CONN_CONNECTING, CONN_ENDED, CONN_OUTGOING, END_BY_SERVER, conn_init, conn_t,
 )
 from fastaccept._reactor cimport Reactor
 from fastaccept._slots cimport SLOT_NONE, slots_alloc, slots_at, slots_bytes, slots_free, slots_next

@@ -1,21 +1,11 @@
 """EpollBackend: the seam over epoll(7). See _epoll.pyx."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from fastaccept._backend cimport Backend, accept_class_t, io_event_t, accept_mode_t
-from fastaccept._platform.linux cimport epoll_event, sockaddr, socklen_t
+from fastaccept._backend cimport io_event_t
+from fastaccept._epoll_accept cimport EpollListeners
+from fastaccept._platform.linux cimport epoll_event
 
 cdef enum:
-    EPOLL_LISTENERS_MAX = 64
     EPOLL_BATCH = 256                # kernel events taken by one epoll_wait
-
-cdef struct epoll_listener_t:
-    int fd                           # -1 = this number is free
-    int backlog
-    uint8_t mode                     # accept_mode_t
-    uint8_t is_armed                 # it is in the epoll set
-    uint8_t is_unix                  # can't refuse and come back (see _refuse)
-    uint8_t reuses_address           # SO_REUSEADDR was on when we got it
-    uint8_t met_ceiling              # an accept took the last descriptor that the reserve leaves us
-    uint32_t skipped                 # clients lost in a row (ACCEPT_RETRY)
 
 cdef struct epoll_slot_t:
     int fd                           # -1 = none
@@ -26,31 +16,12 @@ cdef struct epoll_slot_t:
     uint8_t is_watched               # it is in the epoll set
     uint8_t is_connecting
 
-cdef class EpollBackend(Backend):
-    cdef int epfd
+cdef class EpollBackend(EpollListeners):
     cdef int wakeup_fd
-    cdef int spare_fd                # held in reserve: given up for a moment to reject a client at EMFILE; -1 = lost
-    cdef int64_t reserve             # descriptors that are not ours to use
-    cdef int64_t ceiling             # accepted descriptors stay below this number; the soft limit less the reserve
-    cdef char *reject_message        # a copy of ours, so that it can be sent without the GIL
-    cdef size_t reject_bytes
-    cdef epoll_listener_t listeners[EPOLL_LISTENERS_MAX]
     cdef epoll_slot_t *slots         # by index of the token; the kernel holds no pointer into it, so it may move
     cdef uint32_t n_slots
-    cdef uint32_t first_closed       # head of the list; SLOT_NONE = empty
+    cdef uint32_t first_closed       # head of the list of slots whose IO_CLOSED is due; SLOT_NONE = empty
 
-    cdef void _read_ceiling(self) noexcept nogil
-    cdef void _hold_spare(self) noexcept nogil
-    cdef int _arm(self, epoll_listener_t *listener, uint32_t number, bint armed) noexcept nogil
-    cdef int _refuse(self, epoll_listener_t *listener) noexcept nogil
-    cdef int _keep_port(self, epoll_listener_t *listener, sockaddr *address, socklen_t length) noexcept nogil
-    cdef int _listen_again(self, epoll_listener_t *listener) noexcept nogil
-    cdef bint _is_at_ceiling(self, epoll_listener_t *listener) noexcept nogil
-    cdef int _accept_clients(self, uint32_t number, io_event_t *events, int capacity) noexcept nogil
-    cdef accept_class_t _emit_accept_ended(self, io_event_t *event, epoll_listener_t *listener, int error) noexcept nogil
-    cdef int _reject_clients(self, uint32_t number, io_event_t *events) noexcept nogil
-    cdef int _accept_to_reject(self, epoll_listener_t *listener) noexcept nogil
-    cdef void _turn_away(self, int fd) noexcept nogil
     cdef epoll_slot_t *_slot_of(self, uint64_t token) noexcept nogil
     cdef epoll_slot_t *_slot_open(self, uint64_t token) noexcept nogil
     cdef int _watch(self, epoll_slot_t *slot, uint32_t index) noexcept nogil

@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t, uint64_t
 from fastaccept._acceptor cimport Acceptor
 from fastaccept._backend cimport Backend, io_event_t
 from fastaccept._calls cimport Calls
-from fastaccept._connection cimport Connection, Connections, conn_t, end_cause_t
+from fastaccept._connection cimport Connection
+from fastaccept._conns cimport Connections, conn_t, end_cause_t
 
 cdef enum:
     BATCH = 512                      # events of one turn

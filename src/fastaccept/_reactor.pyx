@@ -17,7 +17,7 @@ from fastaccept._backend cimport (
     IO_ACCEPTED, IO_ACCEPT_ENDED, IO_CLOSED, IO_CONNECTED, IO_READABLE, IO_REJECTED, IO_SENT, IO_WAKEUP,
 )
 from fastaccept._calls cimport TimerHandle
-from fastaccept._connection cimport (
+from fastaccept._conns cimport (
     CONN_CLOSE_OWED, CONN_CONNECTING, CONN_DRAIN_OWED, CONN_ENDED, CONN_EOF, CONN_LINGERING, CONN_OPEN, CONN_OUTGOING, CONN_RESET,
     END_BY_CALLBACK, END_BY_DRAIN, END_BY_ERROR, END_BY_SERVER, END_BY_USER, conn_advance, conn_attend, conn_close, conn_connected,
     conn_discard_input, conn_end, conn_expire, conn_init, conn_is_readable, conn_next_attention, conn_release, conn_sent,
