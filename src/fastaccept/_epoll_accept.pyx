@@ -67,7 +67,6 @@ cdef class EpollListeners(Backend):
             listener.mode = mode
             listener.skipped = 0
             self._hold_spare()
-            self._read_ceiling()
         return done
 
     cdef int _arm(self, epoll_listener_t *listener, uint32_t number, bint armed) noexcept nogil:
@@ -184,6 +183,8 @@ cdef class EpollListeners(Backend):
         cdef sys.sockaddr_storage peer
         cdef sys.socklen_t length
         cdef int written = 0, fd
+        if self.reserve:
+            self._read_ceiling()
         if self._is_at_ceiling(listener):
             self._emit_accept_ended(io_emit(events, IO_ACCEPT_ENDED, number), listener, EMFILE)
             return 1
