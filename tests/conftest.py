@@ -11,6 +11,12 @@ sys.path.insert(0, os.path.dirname(__file__))
 from helpers import net  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--short-connections", type=int, default=100_000, help="how many the leak test makes; 1000000 takes about two minutes"
+    )
+
+
 def pytest_collection_modifyitems(items):
     """Tests that name a Linux facility are left out elsewhere, and say so."""
     if sys.platform.startswith("linux"):

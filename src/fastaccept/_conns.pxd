@@ -49,7 +49,7 @@ cdef enum conn_flag_t:
     CONN_ATTENDED = 512              # in the attention list
     CONN_RESET = 1024                # to be closed with RST
     CONN_CLOSE_OWED = 2048           # the application knows of it: on_close is owed
-    CONN_FRESH = 4096                # the first read is tried before the backend is asked to watch
+    CONN_FRESH = 4096                # the backend was not told yet whether to watch for input
 
 cdef enum end_cause_t:               # why a connection ended, for on_close
     END_BY_USER                      # close(), abort(), or the peer's FIN: no error

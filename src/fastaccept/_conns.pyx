@@ -20,6 +20,8 @@ cdef extern from "Python.h":
 cdef enum:
     # Input dropped in one go while a connection lingers; what is beyond comes with the next turn.
     DISCARD_BYTES = 65536
+    # How often a lingering connection looks whether the peer has acknowledged all; no system tells of it by itself.
+    LINGER_CHECK_MS = 20
 
 
 cdef class Connections:
@@ -55,7 +57,7 @@ cdef void conn_init(Connections table, conn_t *conn, conn_state_t state, unsigne
     """A zeroed record becomes a connection."""
     conn.in_at_ms = conn.out_at_ms = <uint32_t>table.now_ms
     conn.next_attention = SLOT_NONE
-    conn.flags = flags
+    conn.flags = flags | CONN_FRESH
     _set_state(conn, state)
     _set_deadline(table, conn)
 
@@ -259,14 +261,16 @@ cdef void _apply_reading(Connections table, conn_t *conn) noexcept:
     elif conn.out == NULL or conn.out.bytes <= table.low_water_bytes:
         conn.flags &= ~<unsigned int>CONN_PAUSED_BY_WRITES
     wanted = conn_is_readable(conn) or conn.state == CONN_LINGERING
-    if wanted and not (conn.flags & CONN_READING):
-        conn.flags |= CONN_READING
-        done = table.backend.read_start(slot_token(&conn.slot))
-        if done < 0:
-            conn_end(table, conn, END_BY_ERROR, -done, True)
-    elif not wanted and conn.flags & CONN_READING:
-        conn.flags &= ~<unsigned int>CONN_READING
+    if conn.state == CONN_ENDED or (wanted == ((conn.flags & CONN_READING) != 0) and not (conn.flags & CONN_FRESH)):
+        return
+    conn.flags &= ~<unsigned int>(CONN_FRESH | CONN_READING)
+    if not wanted:
         table.backend.read_stop(slot_token(&conn.slot))
+        return
+    conn.flags |= CONN_READING
+    done = table.backend.read_start(slot_token(&conn.slot))
+    if done < 0:
+        conn_end(table, conn, END_BY_ERROR, -done, True)
 
 
 # ---- deadlines
@@ -287,7 +291,9 @@ cdef int64_t _next_deadline(Connections table, conn_t *conn, end_cause_t *cause)
         return _after(table, conn.out_at_ms, timeouts.connect_ms) if timeouts.connect_ms else INT64_MAX
     if conn.state != CONN_OPEN:
         cause[0] = END_BY_CLOSE
-        return _after(table, conn.out_at_ms, timeouts.close_ms) if timeouts.close_ms else INT64_MAX
+        if timeouts.close_ms:
+            due = _after(table, conn.out_at_ms, timeouts.close_ms)
+        return min(due, table.now_ms + LINGER_CHECK_MS) if conn.state == CONN_LINGERING and due > table.now_ms else due
     if timeouts.idle_ms:
         cause[0] = END_BY_IDLE
         due = _after(table, idle_since, timeouts.idle_ms)
@@ -320,7 +326,11 @@ cdef void conn_expire(Connections table, uint32_t index) noexcept:
     """A timer fired."""
     cdef conn_t *conn = <conn_t *>slots_at(&table.slots, index)
     cdef end_cause_t cause = END_BY_USER
-    cdef int64_t due = _next_deadline(table, conn, &cause)
+    cdef int64_t due
+    if conn.state == CONN_LINGERING and table.backend.unsent(slot_token(&conn.slot)) == 0:
+        conn_end(table, conn, END_BY_USER, 0, False)
+        return
+    due = _next_deadline(table, conn, &cause)
     if due > table.now_ms:
         if due != INT64_MAX and timers_set(&table.timers, index, due) < 0:
             conn_end(table, conn, END_BY_ERROR, ENOMEM, True)

@@ -168,8 +168,11 @@ cdef class EpollBackend(EpollListeners):
 
     cdef void read_stop(self, uint64_t token) noexcept nogil:
         cdef epoll_slot_t *slot = self._slot_of(token)
-        if slot != NULL:
-            slot.wanted &= ~<uint8_t>sys.EPOLLIN
+        if slot == NULL:
+            return
+        slot.wanted &= ~<uint8_t>sys.EPOLLIN
+        if not slot.is_watched:      # nothing is awaited yet, but a reset has to be heard of: EPOLLERR and EPOLLHUP always are
+            self._watch(slot, token_index(token))
 
     cdef int64_t recv(self, uint64_t token, char *buffer, size_t capacity) noexcept nogil:
         cdef epoll_slot_t *slot = self._slot_of(token)
