@@ -30,6 +30,8 @@ cdef void admission_limits(admission_t *adm, const limits_t *limits, int64_t now
 
 
 cdef void admission_resources_short(admission_t *adm, int64_t now_ms) noexcept nogil:
+    if adm.reasons & REASON_RESOURCES:
+        return                       # several failures of one attempt are one: a batch of them must not make the delay long
     adm.retry_at_ms = now_ms + adm.retry_delay_ms
     adm.retry_delay_ms = min(2 * adm.retry_delay_ms, <int64_t>ACCEPT_RETRY_MAX_MS)
     _set_reasons(adm, adm.reasons | REASON_RESOURCES, now_ms)

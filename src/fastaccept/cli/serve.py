@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from fastaccept.cli import options
-from fastaccept.cli.terminal import StatusLine, format_bytes, format_count
+from fastaccept.cli.terminal import StatusLine, format_bytes, format_count, format_duration
 
 CHARGEN_CHUNK = bytes(33 + (row + column) % 94 for row in range(95) for column in range(72))  # RFC 864, without line ends
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         for listener in listeners:
             line.print(f"{args.service} on {_where(listener.address)}, limit {_limit(server)}, when full: {args.when_full}")
         if not args.quiet:
-            server.call_later(0, _show_status, server, line, time.monotonic(), 0)
+            server.call_later(0, _show_status, server, line, time.monotonic(), time.monotonic(), 0)
         result = server.serve_forever()
         line.close()
         if result is not None:
@@ -85,7 +85,7 @@ def _limit(server: Any) -> str:
     return "none" if limit is None else format_count(limit)
 
 
-def _show_status(server: Any, line: StatusLine, last_s: float, last_bytes: int) -> None:
+def _show_status(server: Any, line: StatusLine, since_s: float, last_s: float, last_bytes: int) -> None:
     """Redraw the status, and have it redrawn again."""
     stats = server.stats()
     now = time.monotonic()
@@ -94,10 +94,10 @@ def _show_status(server: Any, line: StatusLine, last_s: float, last_bytes: int) 
     states = "/".join(sorted({listener.state for listener in server.listeners})) or "not listening"
     text = (
         f"{states}: {format_count(stats.active)} of {'any' if stats.limit is None else format_count(stats.limit)} connections, "
-        f"{format_count(stats.accepted)} accepted, {format_bytes(rate)}/s"
+        f"{format_count(stats.accepted)} accepted, {format_bytes(rate)}/s, up {format_duration(now - since_s)}"
     )
     for name, value in (("queued", stats.queued), ("rejected", stats.rejected), ("errors", sum(stats.accept_errors.values()))):
         if value:
             text += f", {format_count(value)} {name}"
     line.update(text)
-    server.call_later(0.5, _show_status, server, line, now, moved)
+    server.call_later(0.1, _show_status, server, line, since_s, now, moved)

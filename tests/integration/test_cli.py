@@ -1,0 +1,181 @@
+"""Ensures that the commands do what their help says: output, exit codes, JSON, and a clean end."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers import net
+
+pytestmark = pytest.mark.linux  # pseudo-terminals and signals to one process
+
+
+def fastaccept(*args, **options):
+    return subprocess.run([sys.executable, "-m", "fastaccept", *args], capture_output=True, text=True, timeout=60, **options)
+
+
+class Serving:
+    """fastaccept serve in a process of its own."""
+
+    def __init__(self, *args):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastaccept", "serve", "--port", "0", *args],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.first = self.process.stdout.readline()
+        self.port = int(re.search(r"port (\d+)", self.first)[1])
+        self.target = f"127.0.0.1:{self.port}"
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, self.first + out, err
+
+
+@pytest.fixture
+def serving():
+    made = []
+
+    def start(*args):
+        made.append(Serving(*args))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_drains_at_a_signal_and_says_so(serving, number):
+    server = serving("--max-connections", "7", "--when-full", "refuse")
+    assert "limit 7, when full: refuse" in server.first
+    net.wait_until(lambda: net.connects(("127.0.0.1", server.port)) == "connected", "the server")
+    code, out, err = server.stop(number)
+    assert (code, err) == (0, "") and "drained: " in out
+
+
+@pytest.mark.parametrize(("service", "expected"), [("echo", b"hello"), ("chargen", b"!\"#$%")])
+def test_services(serving, service, expected):
+    import socket
+
+    server = serving("--service", service)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=net.DEADLINE_S) as sock:
+        sock.sendall(b"hello")
+        assert net.receive(sock, 5) == expected
+
+
+def test_status_is_plain_in_a_pipe_and_redrawn_in_a_terminal(serving):
+    server = serving("--every", "0.2")
+    lines = [server.process.stdout.readline() for _ in range(2)]
+    assert all("accepting: 0 of " in line and "\x1b" not in line for line in lines)
+    parent, child = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "fastaccept", "serve", "--port", "0"], stdout=child, stderr=child)
+    os.close(child)
+    text = b""
+    while text.count(b"\r") < 3:
+        text += os.read(parent, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    os.close(parent)
+    assert b"accepting: 0 of " in text and b"\x1b[K" in text
+
+
+def test_storm_counts_what_became_of_each(serving, tmp_path):
+    server = serving("--max-connections", "30")
+    report = tmp_path / "report.json"
+    done = fastaccept("storm", server.target, "-n", "50", "--answer", "0.3", "--json", str(report))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())
+    assert found["classes"] == {"served": 30, "queued": 20} and found["made"] == 50
+    assert "served" in done.stdout and "queued" in done.stdout
+
+
+@pytest.mark.parametrize(("policy", "classes"), [("refuse", {"refused", "reset"}), ("reject", {"rejected", "eof"})])
+def test_storm_stops_at_the_first_failure_or_goes_on(serving, policy, classes):
+    server = serving("--max-connections", "20", "--when-full", policy, "--reject-message", "busy")
+    first = json.loads(fastaccept("storm", server.target, "-n", "500", "--json", "-").stdout.partition("{")[2].join(["{", ""]))
+    assert first["classes"]["served"] <= 20 and first["tried"] < 500 and first["failed"] >= 1
+    done = fastaccept("storm", server.target, "-n", "100", "--keep-going", "--json", "-")
+    assert done.returncode == 1
+    found = json.loads("{" + done.stdout.partition("{")[2])
+    assert found["tried"] == 100 and set(found["classes"]) <= {"served", *classes}
+    assert sum(found["classes"].values()) == 100 and found["classes"]["served"] <= 20
+
+
+def test_storm_pumps_and_checks_every_byte_over_several_processes(serving):
+    server = serving()
+    done = fastaccept(
+        "storm", server.target, "-n", "20", "--pump", "--size", "100k", "--seconds", "0.5", "--processes", "2", "--abort", "--json", "-"
+    )
+    assert done.returncode == 0, done.stderr
+    pump = json.loads("{" + done.stdout.partition("{")[2])["pump"]
+    assert pump["messages"] > 20 and pump["wrong"] == 0 and 0 < pump["p50_us"] <= pump["p99_us"] <= pump["p99_9_us"]
+
+
+def test_storm_notices_a_wrong_byte():
+    """A server that is not quite an echo."""
+    running = net.Running(on_data=lambda conn, data: conn.write(data if len(data) < 50 else data[:-1] + b"!"))
+    try:
+        target = "{}:{}".format(*running.address)
+        done = fastaccept("storm", target, "-n", "3", "--pump", "--size", "1000", "--seconds", "0.2", "--json", "-")
+        assert done.returncode == 1
+        assert json.loads("{" + done.stdout.partition("{")[2])["pump"]["wrong"] > 0
+    finally:
+        running.close()
+
+
+def test_storm_paces_by_rate(serving):
+    server = serving()
+    done = fastaccept("storm", server.target, "-n", "5", "--pump", "--size", "10", "--seconds", "1", "--rate", "200", "--json", "-")
+    pump = json.loads("{" + done.stdout.partition("{")[2])["pump"]
+    assert 100 <= pump["messages"] <= 210
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["storm", "192.0.2.1:80"], "--remote"),
+        (["storm", "nowhere"], "HOST:PORT"),
+        (["storm", "127.0.0.1:70000"], "HOST:PORT"),
+        (["storm", "127.0.0.1:80", "-n", "-5"], "whole number"),
+        (["serve", "--port", "70000"], "0..65535"),
+        (["serve", "--max-connections", "many"], "whole number"),
+        (["serve", "--port", "0", "--host", "192.0.2.1"], "can't listen on 192.0.2.1"),
+        (["serve", "--no-such-option"], "--no-such-option"),
+        (["nonsense"], "nonsense"),
+        ([], "no command"),
+    ],
+)
+def test_errors_are_one_clear_line(args, said):
+    done = fastaccept(*args)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("fastaccept: error: ") and said in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "storm", "demo", "doctor"])
+def test_help_has_defaults(command):
+    done = fastaccept(command, "--help")
+    assert done.returncode == 0 and "usage: fastaccept " + command in done.stdout
+    if command != "doctor":
+        assert "default: " in " ".join(done.stdout.split())
+
+
+def test_doctor_says_what_bites_first():
+    found = json.loads(fastaccept("doctor", "--json", "-").stdout)
+    names = {limit["name"] for limit in found["limits"]}
+    assert {"descriptors, hard limit", "net.core.somaxconn", "net.ipv4.ip_local_port_range", "memory available"} <= names
+    assert "First to bite: " in fastaccept("doctor").stdout
+    assert fastaccept("doctor", "-n", "1").returncode == 0
+    assert fastaccept("doctor", "-n", "2000m").returncode == 1
+
+
+def test_demo_keeps_every_promise():
+    done = fastaccept("demo", "-n", "500", "--seconds", "0.3")
+    assert done.returncode == 0, done.stdout
+    assert "BROKEN" not in done.stdout and re.search(r"all \d+ kept", done.stdout)
