@@ -2,7 +2,7 @@
 
     reason      set when                                 cleared when
     LIMIT       active >= high                           active <= low
-    RESOURCES   accept failed for want of a resource     a connection was released, or the retry deadline passed
+    RESOURCES   accept failed for want of a resource     a connection was released, or the deadline passed
     USER        pause()                                  resume()
     DRAIN       drain(), close()                         never
 """

@@ -1,4 +1,4 @@
-"""Ensure each row of admission's table and each of its guarantees, by name (the table is in _admission.pxd)."""
+"""Ensure each row of admission's table and each of its guarantees, by name (see _admission.pxd)."""
 import itertools
 
 import pytest
@@ -386,7 +386,7 @@ def test_successes_and_releases_do_not_end_an_episode():
 
 def test_time_zero_is_a_time_like_any_other():
     admission = Admission()
-    assert [admission.failed(0), admission.failed(0), admission.failed(EPISODE_QUIET_MS)] == [True, False, True]
+    assert [admission.failed(now_ms) for now_ms in (0, 0, EPISODE_QUIET_MS)] == [True, False, True]
 
 
 # time paused
@@ -396,7 +396,8 @@ def test_time_paused_runs_while_its_reason_is_set(reason):
     admission = Admission()
     admission.opened(NOW)
     SET[reason](admission)
-    assert {name: admission.paused_ms(name, NOW + 70) for name in REASONS} == {**dict.fromkeys(REASONS, 0), reason: 70}
+    for name in REASONS:
+        assert admission.paused_ms(name, NOW + 70) == (70 if name == reason else 0)
 
 
 def test_time_paused_adds_up_and_stands_still_between():

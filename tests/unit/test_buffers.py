@@ -1,4 +1,4 @@
-"""Ensure that a write queue offers the bytes that were appended and not consumed, in order, and copies none."""
+"""Ensure that a write queue offers the bytes that were appended and not consumed, in order, uncopied."""
 import sys
 
 import pytest
