@@ -143,3 +143,20 @@ def check_seconds(name: str, value: Any, low: float = 0.0) -> Optional[float]:
 def to_ms(seconds: Optional[float]) -> int:
     """Return seconds in whole milliseconds, at least 1; 0 for None."""
     return 0 if seconds is None else max(1, round(seconds * 1000))
+
+
+def check_instance(name: str, value: Any, kind: type) -> Any:
+    """Return value, or a kind() for None; raise TypeError for anything that is not a kind."""
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r}; allowed is a fastaccept.{kind.__name__} or None")
+    return value
+
+
+def check_reject_message(value: Any) -> None:
+    """Raise TypeError or ValueError for what can't be sent to a rejected client."""
+    if not isinstance(value, (bytes, bytearray)):
+        raise TypeError(f"reject_message is {value!r}; allowed is bytes")
+    if len(value) > REJECT_MESSAGE_MAX:
+        raise ValueError(f"reject_message has {len(value)} bytes; allowed are up to {REJECT_MESSAGE_MAX}")

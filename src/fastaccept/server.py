@@ -3,41 +3,39 @@ what is rare. What happens per connection and per byte is in the compiled module
 
 from __future__ import annotations
 
-import signal
 import socket
-import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any, Callable, NamedTuple, Optional
 
-from fastaccept._admission import reason_names
 from fastaccept._control import Control
 from fastaccept.backends import DefaultBackend
-from fastaccept.descriptors import auto_max_connections, descriptor_limit, descriptors_in_use
+from fastaccept.descriptors import auto_max_connections
 from fastaccept.errlog import ErrorLog, logger
-from fastaccept.errors import ErrorEvent, ServerClosed, os_error
+from fastaccept.errors import ServerClosed
 from fastaccept.listeners import BACKLOG_MAX, Listener, open_sockets, open_unix_socket
 from fastaccept.options import (
     PAUSE_MODES,
-    REJECT_MESSAGE_MAX,
     WHEN_FULL,
     Limits,
     Timeouts,
     check_callback,
     check_choice,
+    check_instance,
     check_int,
+    check_reject_message,
     check_seconds,
     to_ms,
 )
-from fastaccept.stats import Stats
+from fastaccept.process import close_at_exit, drain_on_signals, forget_at_exit
+from fastaccept.reports import Reports
+from fastaccept.stats import Stats, snapshot
 
 __all__ = ["DrainResult", "Server"]
 
 # In the main thread a wait lasts no longer: a signal that comes just before the system call is not seen until it ends.
 SIGNAL_CHECK_MS = 1000
-REASONS = ("limit", "resources", "memory", "rate", "user", "drain")
 
 
 class DrainResult(NamedTuple):
@@ -47,7 +45,7 @@ class DrainResult(NamedTuple):
     aborted: int
 
 
-class Server:
+class Server(Reports):
     """A TCP server: listeners, their connections, and the loop that serves them.
 
     Args, all by name and all optional:
@@ -113,8 +111,7 @@ class Server:
         check_reject_message(reject_message)
         self._listeners: dict[int, Listener] = {}
         self._thread: Optional[threading.Thread] = None
-        self._failures: dict[str, int] = {}
-        self._unreported: dict[str, int] = {}
+        Reports.__init__(self)
         self._drain_result: Optional[DrainResult] = None
         self._auto: Optional[int] = None
         self._loop = Control(DefaultBackend() if _backend is None else _backend, self)
@@ -210,12 +207,6 @@ class Server:
             self._run_in_loop(self._loop.close_listener, listener._number)
             self._forget_listener(listener._number)
 
-    def _forget_listener(self, number: int) -> Optional[Listener]:
-        listener = self._listeners.pop(number, None)
-        if listener is not None:
-            listener._forget()
-        return listener
-
     @property
     def listeners(self) -> list[Listener]:
         """The listeners that are open."""
@@ -235,9 +226,15 @@ class Server:
         """
         self._check_open()
         is_main = threading.current_thread() is threading.main_thread()
-        with self._signals() if is_main and handle_signals else _nothing():
+        with drain_on_signals(self._on_signal) if is_main and handle_signals else nullcontext():
             self._loop.run(SIGNAL_CHECK_MS if is_main else -1)
         return self._finish()
+
+    def _on_signal(self) -> None:
+        """The first signal drains, the next one interrupts."""
+        if self._loop.draining:
+            raise KeyboardInterrupt
+        self._loop.begin_drain(to_ms(self._timeouts.drain) or -1)
 
     def start(self) -> None:
         """Serve in a thread of its own, until stop() or close(); at the program's end it stops by itself.
@@ -251,7 +248,7 @@ class Server:
         running = threading.Event()
         self._loop.call_soon_threadsafe(running.set)
         self._thread = threading.Thread(target=self._run_thread, name="fastaccept", daemon=True)
-        at_exit(self)
+        close_at_exit(self)
         self._thread.start()
         running.wait()
 
@@ -317,25 +314,6 @@ class Server:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             if not self._loop.is_running:
                 self._close_now()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM drain, where nobody else has claimed them."""
-        replaced: list[tuple[int, Any]] = []
-
-        def drain(number: int, frame: Any) -> None:
-            if self._loop.draining:
-                raise KeyboardInterrupt
-            self._loop.begin_drain(to_ms(self._timeouts.drain) or -1)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                replaced.append((number, signal.signal(number, drain)))
-        try:
-            yield
-        finally:
-            for number, handler in replaced:
-                signal.signal(number, handler)
 
     # ---- while running
 
@@ -455,23 +433,7 @@ class Server:
 
     def stats(self) -> Stats:
         """Return a snapshot of the server's figures. Cheap, needs no descriptor, and is safe from any thread."""
-        listeners = self.listeners
-        paused = [self._loop.paused_ms(listener._number) for listener in listeners]
-        queues = [look for look in (listener._look() for listener in listeners) if look[2] is not None]
-        return Stats(
-            active=self._loop.active,
-            limit=self._loop.limit,
-            paused_s={
-                reason: max((times[i] for times in paused), default=0) / 1000
-                for i, reason in enumerate(REASONS)
-                if reason not in ("memory", "rate")
-            },
-            queued=sum(look[2] or 0 for look in queues) if queues else None,
-            backlog=sum(look[3] or 0 for look in queues) if queues else None,
-            descriptors=descriptors_in_use(),
-            descriptor_limit=descriptor_limit(),
-            **self._loop.counters(),
-        )
+        return snapshot(self._loop, [listener._number for listener in self.listeners])
 
     def __repr__(self) -> str:
         if self._is_closed:
@@ -516,94 +478,3 @@ class Server:
         if not succeeded:
             raise value
         return value
-
-    # ---- what the loop tells of
-
-    def _tell(self, name: str, callback: Optional[Callable[..., Any]], *args: Any) -> None:
-        if callback is None:
-            return
-        try:
-            callback(*args)
-        except Exception as error:
-            self._callback_error(name, error, None)
-
-    def _paused(self, number: int, reasons: int) -> None:
-        self._tell("on_pause", self._on_pause, self._listeners.get(number), reason_names(reasons))
-
-    def _resumed(self, number: int) -> None:
-        self._tell("on_resume", self._on_resume, self._listeners.get(number))
-
-    def _accept_error(self, number: int, code: int, is_new: bool, action: str, retry_in_s: Optional[float]) -> None:
-        self._failures["accept"] = self._failures.get("accept", 0) + 1
-        if not is_new:
-            self._unreported["accept"] = self._unreported.get("accept", 0) + 1
-            return
-        listener = self._listeners.get(number)
-        queued = self._loop.listener_state(number)[2]
-        if action == "listener closed":
-            self._forget_listener(number)
-        self._report(
-            ErrorEvent(
-                "accept", os_error(code), None, listener, action, retry_in_s, self._failures["accept"],
-                self._unreported.pop("accept", 0), self._loop.active, queued,
-            )  # fmt: skip
-        )
-
-    def _callback_error(self, name: str, error: BaseException, connection: Any) -> None:
-        self._failures[name] = self._failures.get(name, 0) + 1
-        action = "connection aborted" if connection is not None else "ignored"
-        self._report(ErrorEvent(name, error, connection, None, action, None, self._failures[name], 0, self._loop.active))
-
-    def _report(self, event: ErrorEvent) -> None:
-        try:
-            self._on_error(event)
-        except Exception as error:
-            logger.error("on_error raised %r while it was told: %s", error, event)
-
-
-def check_instance(name: str, value: Any, kind: type) -> Any:
-    """Return value, or a kind() for None; raise TypeError for anything that is not a kind."""
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} is {value!r}; allowed is a fastaccept.{kind.__name__} or None")
-    return value
-
-
-def check_reject_message(value: Any) -> None:
-    if not isinstance(value, (bytes, bytearray)):
-        raise TypeError(f"reject_message is {value!r}; allowed is bytes")
-    if len(value) > REJECT_MESSAGE_MAX:
-        raise ValueError(f"reject_message has {len(value)} bytes; allowed are up to {REJECT_MESSAGE_MAX}")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-# ---- the end of the program: servers with a thread of their own stop first, so that none runs into the interpreter's end
-
-_started: Any = None
-
-
-def at_exit(server: Server) -> None:
-    """Have a server closed when the program ends."""
-    global _started
-    if _started is None:
-        import atexit
-        import weakref
-
-        _started = weakref.WeakSet()
-        atexit.register(_close_started)
-    _started.add(server)
-
-
-def forget_at_exit(server: Server) -> None:
-    if _started is not None:
-        _started.discard(server)
-
-
-def _close_started() -> None:
-    for server in list(_started):
-        server.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
+
+from fastaccept.descriptors import descriptor_limit, descriptors_in_use
 
 __all__ = ["Stats"]
 
@@ -66,3 +68,23 @@ class Stats:
     turns: int
     events: int
     user_space_bytes: int
+
+
+# By bit of the set of reasons (_admission.pxd); memory and rate have no code yet.
+_REASONS = {"limit": 0, "resources": 1, "user": 4, "drain": 5}
+
+
+def snapshot(loop: Any, listeners: list[int]) -> Stats:
+    """Return the figures of a loop (a Control) and of its listeners, given by number."""
+    paused = [loop.paused_ms(number) for number in listeners]
+    queues = [look for look in map(loop.listener_state, listeners) if look[2] is not None]
+    return Stats(
+        active=loop.active,
+        limit=loop.limit,
+        paused_s={reason: max((times[bit] for times in paused), default=0) / 1000 for reason, bit in _REASONS.items()},
+        queued=sum(look[2] for look in queues) if queues else None,
+        backlog=sum(look[3] for look in queues) if queues else None,
+        descriptors=descriptors_in_use(),
+        descriptor_limit=descriptor_limit(),
+        **loop.counters(),
+    )

@@ -62,9 +62,10 @@ class AdmissionModel:
         self._look_at_limit(now_ms)
 
     def failed(self, now_ms):
-        delay_ms = min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** self.failures_since_success)
-        self.failures_since_success += 1
-        self.retry_at_ms = now_ms + delay_ms
+        if "resources" not in self.reasons:  # several failures of one attempt are one
+            delay_ms = min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** self.failures_since_success)
+            self.failures_since_success += 1
+            self.retry_at_ms = now_ms + delay_ms
         self._change(now_ms, add="resources")
         is_first = not self.failures_ms or now_ms - self.failures_ms[-1] >= EPISODE_QUIET_MS
         self.failures_ms.append(now_ms)

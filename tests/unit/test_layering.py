@@ -42,10 +42,12 @@ MAY_IMPORT = {
     "errors": set(),
     "listeners": {"errors", "options"},
     "options": set(),
-    "stats": set(),
+    "stats": {"descriptors"},
+    "process": set(),
+    "reports": {"_admission", "errlog", "errors"},
     "errlog": {"errors"},
     "backends": {"_epoll", "_iocp"},
-    "server": PYTHON_LEAVES | {"_admission", "_connection", "_control", "backends", "errlog"},
+    "server": PYTHON_LEAVES | {"_admission", "_connection", "_control", "backends", "errlog", "process", "reports"},
     "__init__": PYTHON_LEAVES | {"_connection", "server"},
     "aio": PYTHON_LEAVES | {"__init__", "_connection", "server"},
     "cli": PYTHON_LEAVES | {"__init__", "server"},
@@ -61,7 +63,7 @@ BACKENDS = {"_epoll", "_epoll_accept", "_iocp", "_iocp_accept", "_platform", "_t
 SYSTEM_WORDS = re.compile(r"\b(?:EPOLL\w*|epoll_\w+|WSA\w+|OVERLAPPED|int\s+\w*fd)\b")
 
 MAX_FILE_LINES = 500                                # of .py and .pyx
-OVER_BUDGET = {"server.py": 609}                    # may shrink, not grow
+OVER_BUDGET = {}                                    # a name and its lines: may shrink, not grow
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_FUNCTION_LINES = 15
 
