@@ -53,7 +53,7 @@ class Peer:
         return [sys.executable, script, str(port), "--backlog", str(backlog), *self.options]
 
     def is_available(self) -> bool:
-        return self.module is None or importlib.util.find_spec(self.module) is not None
+        return self.module is None or importlib.util.find_spec(self.module.partition(".")[0]) is not None
 
 
 PEERS = (
@@ -62,8 +62,8 @@ PEERS = (
     Peer("uvloop", "uvloop_protocol.py", "uvloop", "uvloop"),
     Peer("rloop", "rloop_protocol.py", "rloop", "rloop"),
     Peer("asyncio", "asyncio_protocol.py", "asyncio"),
-    Peer("gevent", "gevent_server.py", "gevent", "gevent"),
-    Peer("twisted", "twisted_server.py", "twisted", "Twisted"),
+    Peer("gevent", "gevent_server.py", "gevent.server", "gevent"),
+    Peer("twisted", "twisted_server.py", "twisted.internet.reactor", "Twisted"),
     Peer("trio", "trio_server.py", "trio", "trio"),
     # Not measured unless named: the second flavours, by which the first were found to be better.
     Peer("fastaccept-spin", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "50"), False),

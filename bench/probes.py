@@ -21,6 +21,7 @@ CONNECT_BATCH = 1000  # below any backlog: the server catches up before the next
 CATCH_UP_S = 20.0
 CLOSE_S = 5.0  # a server that has not closed by then keeps the descriptors, and the table says so
 MESSAGE = b"m" * 64
+WORTH_GIVING_BACK = 256 * 1024  # bytes; of less than that, a few pages more or less decide the share
 
 EXHAUSTION_BACKLOG = 512  # all surplus clients fit, so each of them is connected
 SETTLE_S = 1.0
@@ -68,12 +69,12 @@ def _echo_once(sock: socket.socket) -> None:
         received += got
 
 
-def _hold(server: Server, count: int) -> list[socket.socket]:
-    before = server.descriptors_open()
+def _hold(server: Server, count: int, fresh: int) -> list[socket.socket]:
+    """Open connections and wait until the server has accepted them; `fresh`: its descriptors without any."""
     held: list[socket.socket] = []
     while len(held) < count:
         held += [_connect(server, i) for i in range(min(CONNECT_BATCH, count - len(held)))]
-        goal = before + len(held)
+        goal = fresh + len(held)
         if not _reaches(lambda goal=goal: server.descriptors_open() >= goal, CATCH_UP_S):
             raise RunError(f"{goal - server.descriptors_open()} connections were not accepted")
     return held
@@ -86,12 +87,12 @@ def measure_memory(peer: Peer, bench: Bench, count: int, server_options: tuple[s
     """
     with Server(peer, bench, server_options) as server:
         fresh = server.descriptors_open()
-        for sock in _hold(server, 100):
+        for sock in _hold(server, 100, fresh):
             _echo_once(sock)
             sock.close()
         _reaches(lambda: server.descriptors_open() <= fresh, CLOSE_S)
         base = _private_bytes(server.pid)
-        held = _hold(server, count)
+        held = _hold(server, count, fresh)
         accepted = _private_bytes(server.pid)
         for sock in held:
             _echo_once(sock)
@@ -102,6 +103,7 @@ def measure_memory(peer: Peer, bench: Bench, count: int, server_options: tuple[s
         time.sleep(0.2)  # what a server does after its last close
         closed = _private_bytes(server.pid)
         kept = server.descriptors_open() - fresh
+    taken = echoed - base
     return {
         "count": count,
         "base_mib": base / 2**20,
@@ -109,7 +111,7 @@ def measure_memory(peer: Peer, bench: Bench, count: int, server_options: tuple[s
         "echoed_bytes": (echoed - base) / count,
         "closed_bytes": (closed - base) / count,
         "descriptors_kept": max(0, kept),
-        "given_back_percent": 100 * (echoed - closed) / max(1, echoed - base),
+        "given_back_percent": 100 * (echoed - closed) / taken if taken >= WORTH_GIVING_BACK else None,
     }
 
 
