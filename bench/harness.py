@@ -67,7 +67,7 @@ PEERS = (
     Peer("trio", "trio_server.py", "trio", "trio"),
     # Not measured unless named: the second flavours, by which the first were found to be better.
     Peer("fastaccept-spin", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "50"), False),
-    Peer("asyncio-protocol", "asyncio_protocol.py", "asyncio", None, ("--flavour", "protocol"), False),
+    Peer("asyncio-buffered", "asyncio_protocol.py", "asyncio", None, ("--flavour", "buffered"), False),
     Peer("uvloop-buffered", "uvloop_protocol.py", "uvloop", None, ("--flavour", "buffered"), False),
     Peer("rloop-buffered", "rloop_protocol.py", "rloop", None, ("--flavour", "buffered"), False),
 )
