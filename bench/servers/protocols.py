@@ -35,9 +35,9 @@ class Echo(asyncio.Protocol):
 class BufferedEcho(asyncio.BufferedProtocol):
     """`get_buffer`: the loop reads into one buffer that all connections share.
 
-    asyncio sends at once; when it could not send all, it may keep the view (3.12 and later), and the next read
-    gets another buffer. uvloop keeps the view until the end of the turn, so there the bytes are copied; on rloop
-    too, whose rule is not documented.
+    asyncio sends at once; when it could not send all, it may keep the view (3.12 and later), and the next
+    read gets another buffer. uvloop keeps the view until the end of the turn, so there the bytes are copied;
+    on rloop too, to be safe.
     """
 
     __slots__ = ("transport",)
