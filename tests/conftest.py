@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-from helpers import net  # noqa: E402
+from helpers import net
 
 
 def pytest_addoption(parser):

@@ -1,7 +1,6 @@
 """Calls: the queue of other threads and the timers of call_later(). The loop makes the calls; this file only keeps them."""
 import collections
 
-from libc.stdint cimport INT64_MAX
 from fastaccept._timers cimport timers_cancel, timers_clear, timers_init, timers_next_ms, timers_pop, timers_set
 
 

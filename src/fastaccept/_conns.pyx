@@ -43,7 +43,6 @@ cdef class Connections:
         return 0
 
 
-
 # ---- life of a record
 
 

@@ -253,7 +253,7 @@ cdef class Reactor:
     cdef int _on_eof(self, conn_t *conn) except -1:
         """The peer's FIN. The connection is closed when on_eof is not there or returns something false; else it stays open for
         writing."""
-        cdef uint64_t token = slot_token(&conn.slot)
+        cdef Connection handle
         cdef bint keep_open = False
         conn.flags |= CONN_EOF
         if self.on_eof is not None:

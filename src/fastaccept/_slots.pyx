@@ -1,5 +1,5 @@
 """Slots: the allocator behind the tokens (see _slots.pxd), and a view of it for tests."""
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 

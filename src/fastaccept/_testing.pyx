@@ -7,11 +7,11 @@ have been made (accepting while paused, closing twice, a token that is not attac
 import collections
 import random
 
-from libc.errno cimport EAGAIN, EBADF, EMFILE, ENOTCONN
+from libc.errno cimport EAGAIN, EMFILE, ENOTCONN
 from libc.string cimport memcpy, memset
 from fastaccept._backend cimport (
     ACCEPT_FATAL, ACCEPT_PAUSE, ACCEPT_RETRY, ACCEPT_UNKNOWN, FAMILY_INET, IO_ACCEPTED, IO_ACCEPT_ENDED, IO_CLOSED, IO_CONNECTED,
-    IO_FAILED, IO_READABLE, IO_REJECTED, IO_SENT, IO_WAKEUP, MODE_ACCEPT, MODE_QUEUE, MODE_REFUSE, MODE_REJECT, TOKEN_WAKEUP,
+    IO_READABLE, IO_REJECTED, IO_SENT, IO_WAKEUP, MODE_ACCEPT, MODE_QUEUE, MODE_REFUSE, MODE_REJECT, TOKEN_WAKEUP,
     Backend, accept_mode_t, address_t, handle_t, io_event_t,
 )
 from fastaccept._buffers cimport io_slice_t
@@ -304,4 +304,3 @@ cdef class ScriptedBackend(Backend):
             self.accept_room -= 1
             found.append((IO_ACCEPTED, number, {"handle": self._new_peer().handle}))
         return found
-

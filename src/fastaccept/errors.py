@@ -52,10 +52,8 @@ class ErrorEvent:
     queued: Optional[int] = None
 
     def __str__(self) -> str:
-        text = f"{self.operation} failed: {self.exception!r}" if not isinstance(self.exception, OSError) else (
-            f"{self.operation} failed: {self.exception}"
-        )
-        text += f"; {self.action}, {self.active:,} active".replace(",", " ", 0)
+        what = str(self.exception) if isinstance(self.exception, OSError) else repr(self.exception)
+        text = f"{self.operation} failed: {what}; {self.action}, {self.active:,} active"
         if self.queued is not None:
             text += f", {self.queued:,} queued"
         if self.retry_in_s is not None:

@@ -53,9 +53,16 @@ class Reports:
             self._forget_listener(number)
         self._report(
             ErrorEvent(
-                "accept", os_error(code), None, listener, action, retry_in_s, self._failures["accept"],
-                self._unreported.pop("accept", 0), self._loop.active, queued,
-            )  # fmt: skip
+                operation="accept",
+                exception=os_error(code),
+                listener=listener,
+                action=action,
+                retry_in_s=retry_in_s,
+                count=self._failures["accept"],
+                suppressed=self._unreported.pop("accept", 0),
+                active=self._loop.active,
+                queued=queued,
+            )
         )
 
     def _callback_error(self, name: str, error: BaseException, connection: Any) -> None:

@@ -284,10 +284,15 @@ class Server(Reports):
             self._join()
             self._close_now()
             return
+        ended = threading.Event()
+        self._loop.at_close(ended.set)
         self._loop.stopping = True
         self._loop.wake()
-        if not self._loop.in_loop:
-            self._join()
+        if self._loop.in_loop:
+            return
+        while not ended.wait(0.1) and self._loop.is_running:
+            pass  # an exception that leaves serve_forever() ends the loop, and closes nothing
+        self._join()
 
     def _join(self) -> None:
         thread = self._thread

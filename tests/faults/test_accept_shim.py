@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+
 from helpers import net
 
 pytestmark = pytest.mark.linux

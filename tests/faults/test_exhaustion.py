@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+
 from helpers import net
 
 pytestmark = pytest.mark.linux
@@ -173,7 +174,7 @@ def test_nothing_resumes_while_the_user_has_paused(child):
 def test_refuse_when_starved_keeps_the_port(child):
     server = child(when_full="refuse")
     server.ask("limit", 1)
-    admitted, _ = admit(server.connect(1), 1)
+    admit(server.connect(1), 1)
     for _ in range(3):  # refused; or, if a retry had just begun to listen again, connected and reset
         with pytest.raises(ConnectionError), socket.create_connection(server.address, timeout=net.DEADLINE_S) as sock:
             while sock.recv(1):

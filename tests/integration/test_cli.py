@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+
 from helpers import net
 
 pytestmark = pytest.mark.linux  # pseudo-terminals and signals to one process

@@ -7,8 +7,9 @@ import select
 import socket
 import threading
 
-import fastaccept
 import pytest
+
+import fastaccept
 from fastaccept import Limits, Timeouts
 from helpers import net
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from helpers import net
 
 ROOT = pathlib.Path(__file__).parents[2]

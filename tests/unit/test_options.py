@@ -3,8 +3,9 @@ nothing is left open by it."""
 
 import socket
 
-import fastaccept
 import pytest
+
+import fastaccept
 from fastaccept import Limits, Server, Timeouts
 from helpers import net
 

@@ -5,8 +5,9 @@ import importlib
 import inspect
 from pathlib import Path
 
-import fastaccept
 import pytest
+
+import fastaccept
 
 PACKAGE = Path(fastaccept.__file__).parent
 STUBS = {"_connection": "Connection", "_admission": "Admission", "_control": "Control"}

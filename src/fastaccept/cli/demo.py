@@ -294,7 +294,8 @@ def starve(server: ServerProcess, judge: Judge) -> None:
             sock.recv(16)
         figures, share, calls = server.watch()
         judge("never stuck", "served, and waiting", f"{len(admitted)} and {len(waiting)}", len(admitted) == 50)
-        judge("never spinning", "CPU while starved", f"{share:.1%}, {calls} accept calls", share <= CPU_SHARE_MAX and calls <= ACCEPT_CALLS_MAX)
+        is_quiet = share <= CPU_SHARE_MAX and calls <= ACCEPT_CALLS_MAX
+        judge("never spinning", "CPU while starved", f"{share:.1%}, {calls} accept calls", is_quiet)
         failures = sum(figures["accept_errors"].values())
         judge("never silent", "on_error calls", f"{figures['events']} for {failures} failures", figures["events"] == 1 and failures > 1)
         took = statistics.median(release_and_wait(admitted, waiting) for _ in range(RELEASES))

@@ -130,7 +130,7 @@ def memory_limits(read: Read) -> list[Limit]:
         # Only queued bytes count against it: a page for each connection is a busy one's share.
         value = int(pages[2])
         found.append(
-            Limit("net.ipv4.tcp_mem", f"{value:,} pages", value, "buffers shrink, ENOBUFS and resets; counts queued bytes, a page each here",
+            Limit("net.ipv4.tcp_mem", f"{value:,} pages", value, "buffers shrink, then ENOBUFS; a page each, queued bytes count",
                   f'sysctl -w net.ipv4.tcp_mem="{2 * int(pages[0])} {2 * int(pages[1])} {2 * value}"')
         )  # fmt: skip
     group = cgroup_bytes(read)
@@ -200,5 +200,6 @@ def windows_limits() -> list[Limit]:
     ]  # fmt: skip
     if info.kernel_nonpaged:
         used = info.kernel_nonpaged * info.page_size
-        found.append(Limit("non-paged pool in use", f"{used / 2**20:.0f} MiB", None, "WSAENOBUFS, ERROR_NO_SYSTEM_RESOURCES", "more memory"))
+        when = "WSAENOBUFS, ERROR_NO_SYSTEM_RESOURCES"
+        found.append(Limit("non-paged pool in use", f"{used / 2**20:.0f} MiB", None, when, "more memory"))
     return found
