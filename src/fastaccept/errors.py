@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -75,9 +76,17 @@ _TIMEOUTS = {
 }
 
 
-def os_error(code: int) -> OSError:
-    """Return the OSError (of the subclass that Python gives that errno) for an errno."""
-    return OSError(code, os.strerror(code))
+if sys.platform == "win32":
+    from fastaccept.winerrors import os_error, python_errno
+else:
+
+    def python_errno(code: int) -> int:
+        """Return the errno module's number for an error code of the loop."""
+        return code
+
+    def os_error(code: int) -> OSError:
+        """Return the OSError (of the subclass that Python gives that errno) for an error code of the loop."""
+        return OSError(code, os.strerror(code))
 
 
 def close_error(cause: int, code: int) -> Optional[BaseException]:
