@@ -279,12 +279,12 @@ cdef class IocpListeners:
             wanted = POSTED_TO_REJECT
         else:
             if 2 * listener.taken >= listener.target:
-                listener.target = min(<uint32_t>POSTED_MAX, 2 * listener.target)
+                listener.target = <uint32_t>min(<uint64_t>POSTED_MAX, <uint64_t>2 * listener.target)
             elif listener.taken == 0 and listener.target > POSTED_MIN:
                 listener.target -= 1
             others = <int64_t>(self.n_posted - listener.n_posted) + self.n_held
             wanted = min(<int64_t>listener.target, max(self.room[0] - others, <int64_t>(1 if self.room[0] > 0 else 0)))
-            if listener.n_posted > max(self.room[0] - others, <int64_t>1):
+            if <int64_t>listener.n_posted > max(self.room[0] - others, <int64_t>1):
                 self._cancel(listener, <uint32_t>max(wanted, <int64_t>0))
         listener.taken = 0
         while <int64_t>listener.n_posted < wanted:
