@@ -17,15 +17,19 @@ The table of calls (win32_calls) is where a test puts failures. Accepting is in 
 
 Sources: "I/O Completion Ports", WSARecv, WSASend, ConnectEx, CancelIoEx, SetFileCompletionNotificationModes at Microsoft Learn.
 """
-from libc.errno cimport EBUSY, EINPROGRESS, ENOMEM, ENOSYS, ENOTCONN
-from libc.stdlib cimport calloc, free, realloc
+from libc.errno cimport EBUSY, ENOMEM, ENOSYS, ENOTCONN
 from libc.string cimport memset
 from fastaccept._backend cimport (
-    FAMILY_INET, IO_CLOSED, IO_CONNECTED, IO_FAILED, IO_READABLE, IO_SENT, IO_WAKEUP, OPTION_KEEPALIVE, OPTION_NODELAY,
+    IO_CLOSED, IO_CONNECTED, IO_FAILED, IO_READABLE, IO_SENT, IO_WAKEUP, OPTION_KEEPALIVE, OPTION_NODELAY,
     TOKEN_WAKEUP, accept_mode_t, address_t, handle_t, io_event_t, io_kind_t,
 )
 from fastaccept._buffers cimport SLICES_MAX, io_slice_t
-from fastaccept._iocp_accept cimport IOCP_LISTENERS_MAX, KEY_LISTENER, IocpListeners, accept_op_t
+from fastaccept._iocp_accept cimport KEY_LISTENER, IocpListeners, accept_op_t
+from fastaccept._iocp_slots cimport (
+    IOCP_CHUNK, SLOT_CLOSING, SLOT_CONNECTED, SLOT_CONNECTING, SLOT_LISTED, SLOT_READ_POSTED, SLOT_SENT_OWED, SLOT_SKIPS,
+    SLOT_WANTS_READ, SLOT_WRITE_POSTED, iocp_slot_at, iocp_slot_find, iocp_slot_free, iocp_slot_open, iocp_slot_t, iocp_slots_bytes,
+    iocp_slots_clear,
+)
 from fastaccept._slots cimport SLOT_NONE, token_index
 from fastaccept._platform cimport win32 as sys
 from fastaccept._platform.errno_map cimport error_of
@@ -126,8 +130,8 @@ cdef class IocpBackend(Backend):
             self._end_winsock()
             return
         self.accepting.shutdown()
-        for index in range(self.n_chunks * IOCP_CHUNK):
-            slot = self._slot_at(index)
+        for index in range(self.slots.n_chunks * IOCP_CHUNK):
+            slot = iocp_slot_at(&self.slots, index)
             if slot != NULL and slot.token != 0 and not (slot.flags & SLOT_CLOSING):
                 self.close_socket(slot.token, False)
         deadline_ms = self.now_ms() + LAST_WAIT_MS
@@ -138,14 +142,8 @@ cdef class IocpBackend(Backend):
                     self._emit_completed(&entries[i], ignored)
         sys.CloseHandle(self.port)
         self.port = NULL
-        if self.n_posted == 0:       # else the system may still write there: lost memory is the lesser evil
-            for index in range(self.n_chunks):
-                free(self.chunks[index])
-        free(self.chunks)
-        free(self.used)
-        self.chunks = NULL
-        self.used = NULL
-        self.n_chunks = self.n_allocated = 0
+        # What has not come back may still be written to by the system: lost memory is the lesser evil.
+        iocp_slots_clear(&self.slots, self.n_posted != 0)
         self.first_listed = SLOT_NONE
         self.accepting.free_memory()
         self._end_winsock()
@@ -175,59 +173,7 @@ cdef class IocpBackend(Backend):
     cdef int set_reject_message(self, bytes message) except -1:
         return self.accepting.set_reject_message(message)
 
-    # ---- slots
-
-    cdef iocp_slot_t *_slot_at(self, uint32_t index) noexcept nogil:
-        cdef uint32_t chunk = index // IOCP_CHUNK
-        if chunk >= self.n_chunks or self.chunks[chunk] == NULL:
-            return NULL
-        return &self.chunks[chunk][index % IOCP_CHUNK]
-
-    cdef iocp_slot_t *_slot_of(self, uint64_t token) noexcept nogil:
-        """The slot of a token that is in use and not being closed, else NULL."""
-        cdef iocp_slot_t *slot = self._slot_at(token_index(token))
-        return slot if slot != NULL and slot.token == token and not (slot.flags & SLOT_CLOSING) else NULL
-
-    cdef iocp_slot_t *_slot_open(self, uint64_t token) noexcept nogil:
-        """The slot for a new token; NULL: out of memory."""
-        cdef uint32_t chunk = token_index(token) // IOCP_CHUNK
-        cdef uint32_t wanted = max(chunk + 1, 2 * self.n_chunks)
-        cdef iocp_slot_t *slot
-        cdef void *grown
-        if chunk >= self.n_chunks:
-            grown = realloc(self.chunks, wanted * sizeof(iocp_slot_t *))
-            if grown == NULL:
-                return NULL
-            self.chunks = <iocp_slot_t **>grown
-            grown = realloc(self.used, wanted * sizeof(uint32_t))
-            if grown == NULL:
-                return NULL
-            self.used = <uint32_t *>grown
-            memset(&self.chunks[self.n_chunks], 0, (wanted - self.n_chunks) * sizeof(iocp_slot_t *))
-            memset(&self.used[self.n_chunks], 0, (wanted - self.n_chunks) * sizeof(uint32_t))
-            self.n_chunks = wanted
-        if self.chunks[chunk] == NULL:
-            self.chunks[chunk] = <iocp_slot_t *>calloc(IOCP_CHUNK, sizeof(iocp_slot_t))
-            if self.chunks[chunk] == NULL:
-                return NULL
-            self.n_allocated += 1
-        slot = &self.chunks[chunk][token_index(token) % IOCP_CHUNK]
-        memset(slot, 0, sizeof(iocp_slot_t))
-        slot.handle = sys.INVALID_SOCKET
-        slot.token = token
-        slot.next_listed = SLOT_NONE
-        self.used[chunk] += 1
-        return slot
-
-    cdef void _slot_free(self, iocp_slot_t *slot) noexcept nogil:
-        """The last chunk that is empty is kept, against flapping."""
-        cdef uint32_t chunk = token_index(slot.token) // IOCP_CHUNK
-        slot.token = 0
-        self.used[chunk] -= 1
-        if self.used[chunk] == 0 and self.n_allocated > 1:
-            free(self.chunks[chunk])
-            self.chunks[chunk] = NULL
-            self.n_allocated -= 1
+    # ---- connections
 
     cdef int _associate(self, iocp_slot_t *slot) noexcept nogil:
         cdef int code = self.calls.associate(&self.calls, self.port, slot.handle, <sys.ULONG_PTR>slot)
@@ -243,17 +189,15 @@ cdef class IocpBackend(Backend):
             slot.next_listed = self.first_listed
             self.first_listed = token_index(slot.token)
 
-    # ---- connections
-
     cdef int attach(self, uint64_t token, handle_t handle) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_open(token)
+        cdef iocp_slot_t *slot = iocp_slot_open(&self.slots, token)
         cdef int code
         if slot == NULL:
             return -ENOMEM
         slot.handle = <sys.SOCKET>handle
         code = self._associate(slot)
         if code:
-            self._slot_free(slot)
+            iocp_slot_free(&self.slots, slot)
         return -error_of(code)
 
     cdef void discard(self, handle_t handle) noexcept nogil:
@@ -264,7 +208,7 @@ cdef class IocpBackend(Backend):
         cdef int n_to = address_to_system(peer, &to)
         cdef int n_origin = n_to
         cdef int code
-        cdef iocp_slot_t *slot = self._slot_open(token)
+        cdef iocp_slot_t *slot = iocp_slot_open(&self.slots, token)
         if slot == NULL:
             return -ENOMEM
         if source != NULL:
@@ -276,7 +220,7 @@ cdef class IocpBackend(Backend):
         if code:
             if slot.handle != sys.INVALID_SOCKET:
                 sys.closesocket(slot.handle)
-            self._slot_free(slot)
+            iocp_slot_free(&self.slots, slot)
         return -error_of(code)
 
     cdef int _begin_connect(self, iocp_slot_t *slot, const void *peer, int n_peer, const void *source, int n_source) noexcept nogil:
@@ -301,7 +245,7 @@ cdef class IocpBackend(Backend):
 
     cdef int read_start(self, uint64_t token) noexcept nogil:
         """Only noted: the next wait posts the read, or finds that it is stopped again."""
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         if slot == NULL:
             return -ENOTCONN
         slot.flags |= SLOT_WANTS_READ
@@ -311,7 +255,7 @@ cdef class IocpBackend(Backend):
 
     cdef void read_stop(self, uint64_t token) noexcept nogil:
         """A read that is posted stays: cancelling it would cost more than it does."""
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         if slot != NULL:
             slot.flags &= ~<unsigned int>SLOT_WANTS_READ
 
@@ -333,7 +277,7 @@ cdef class IocpBackend(Backend):
         return 0
 
     cdef int64_t recv(self, uint64_t token, char *buffer, size_t capacity) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         cdef int n
         if slot == NULL:
             return -ENOTCONN
@@ -343,7 +287,7 @@ cdef class IocpBackend(Backend):
         return n if n >= 0 else -error_of(sys.WSAGetLastError())
 
     cdef int64_t send(self, uint64_t token, const io_slice_t *slices, int n) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         cdef sys.WSABUF buffers[SLICES_MAX]
         cdef sys.DWORD taken
         cdef size_t offered = 0, sent = 0, piece
@@ -390,13 +334,13 @@ cdef class IocpBackend(Backend):
         return 0
 
     cdef int shutdown_write(self, uint64_t token) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         if slot == NULL:
             return -ENOTCONN
         return 0 if sys.shutdown(slot.handle, sys.SD_SEND) == 0 else -error_of(sys.WSAGetLastError())
 
     cdef int local_address(self, uint64_t token, address_t *address) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         cdef sys.sockaddr_storage storage
         cdef int length = sizeof(storage)
         if slot == NULL:
@@ -407,11 +351,11 @@ cdef class IocpBackend(Backend):
         return 0
 
     cdef int64_t handle_of(self, uint64_t token) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         return <int64_t>slot.handle if slot != NULL else -1
 
     cdef int set_option(self, uint64_t token, int option, int value) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         if slot == NULL:
             return -ENOTCONN
         if option == OPTION_NODELAY:
@@ -421,7 +365,7 @@ cdef class IocpBackend(Backend):
         return -ENOSYS
 
     cdef void close_socket(self, uint64_t token, bint reset) noexcept nogil:
-        cdef iocp_slot_t *slot = self._slot_of(token)
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         if slot == NULL:
             return
         slot.flags |= SLOT_CLOSING
@@ -442,7 +386,7 @@ cdef class IocpBackend(Backend):
         cdef iocp_slot_t *slot
         self.first_listed = SLOT_NONE            # a slot that was seen to may list itself for the next wait
         while index != SLOT_NONE:
-            slot = self._slot_at(index)
+            slot = iocp_slot_at(&self.slots, index)
             index = slot.next_listed
             slot.flags &= ~<unsigned int>SLOT_LISTED
             if written < capacity:
@@ -457,7 +401,7 @@ cdef class IocpBackend(Backend):
             if slot.flags & (SLOT_READ_POSTED | SLOT_WRITE_POSTED):
                 return 0             # whose completion ends it
             _emit(event, IO_CLOSED, slot.token)
-            self._slot_free(slot)
+            iocp_slot_free(&self.slots, slot)
             return 1
         if slot.flags & SLOT_CONNECTED:
             slot.flags &= ~<unsigned int>SLOT_CONNECTED
@@ -493,7 +437,7 @@ cdef class IocpBackend(Backend):
             if slot.flags & (SLOT_READ_POSTED | SLOT_WRITE_POSTED | SLOT_LISTED):
                 return 0             # the last of these ends it
             _emit(events, IO_CLOSED, slot.token)
-            self._slot_free(slot)
+            iocp_slot_free(&self.slots, slot)
             return 1
         if is_read:
             return self._emit_read(slot, events)
@@ -551,5 +495,4 @@ cdef class IocpBackend(Backend):
         sys.PostQueuedCompletionStatus(self.port, 0, KEY_WAKEUP, NULL)
 
     cdef size_t bytes_held(self) noexcept nogil:
-        return (self.n_allocated * IOCP_CHUNK * sizeof(iocp_slot_t) + self.n_chunks * (sizeof(void *) + sizeof(uint32_t))
-                + self.accepting.bytes_held())
+        return iocp_slots_bytes(&self.slots) + self.accepting.bytes_held()
