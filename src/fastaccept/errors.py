@@ -77,12 +77,16 @@ _TIMEOUTS = {
 
 
 if sys.platform == "win32":
-    from fastaccept.winerrors import os_error, python_errno
+    from fastaccept.winerrors import loop_errno, os_error, python_errno
 else:
 
     def python_errno(code: int) -> int:
         """Return the errno module's number for an error code of the loop."""
         return code
+
+    def loop_errno(number: int) -> int:
+        """Return the loop's error code for one of the errno module's numbers."""
+        return number
 
     def os_error(code: int) -> OSError:
         """Return the OSError (of the subclass that Python gives that errno) for an error code of the loop."""

@@ -12,7 +12,7 @@ import errno
 import os
 from _ctypes import FormatError  # what ctypes.FormatError is, without the rest of it
 
-__all__ = ["os_error", "python_errno"]
+__all__ = ["loop_errno", "os_error", "python_errno"]
 
 # Of the C library's errno.h, from 100 on; below, Python's are the same.
 _NAMES = {
@@ -21,12 +21,18 @@ _NAMES = {
     115: "EMSGSIZE", 116: "ENETDOWN", 117: "ENETRESET", 118: "ENETUNREACH", 119: "ENOBUFS", 123: "ENOPROTOOPT", 126: "ENOTCONN",
     128: "ENOTSOCK", 130: "EOPNOTSUPP", 134: "EPROTO", 135: "EPROTONOSUPPORT", 136: "EPROTOTYPE", 138: "ETIMEDOUT", 140: "EWOULDBLOCK",
 }  # fmt: skip
+_CODES = {getattr(errno, name): code for code, name in _NAMES.items() if hasattr(errno, name)}
 
 
 def python_errno(code: int) -> int:
     """Return the errno module's number for an error code."""
     number = code & 0xFF
-    return getattr(errno, _NAMES[number], number) if number in _NAMES else number
+    return getattr(errno, _NAMES.get(number, ""), number)
+
+
+def loop_errno(number: int) -> int:
+    """Return the error code for one of the errno module's numbers."""
+    return _CODES.get(number, number)
 
 
 def os_error(code: int) -> OSError:
