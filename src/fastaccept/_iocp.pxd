@@ -27,10 +27,13 @@ cdef class IocpBackend(Backend):
     cdef void _list(self, iocp_slot_t *slot) noexcept nogil
     cdef int _emit_listed(self, io_event_t *events, int capacity) noexcept nogil
     cdef int _see_to(self, iocp_slot_t *slot, io_event_t *event) noexcept nogil
+    cdef int _reset_behind_end(self, iocp_slot_t *slot) noexcept nogil
+    cdef void _watch(self, iocp_slot_t *slot) noexcept nogil
     cdef int _post_read(self, iocp_slot_t *slot) noexcept nogil
     cdef int _begin_connect(self, iocp_slot_t *slot, const void *peer, int n_peer, const void *source, int n_source) noexcept nogil
     cdef int64_t _send_overlapped(self, iocp_slot_t *slot, const io_slice_t *slices, int n, size_t skip) noexcept nogil
     cdef int _emit_completed(self, const OVERLAPPED_ENTRY *entry, io_event_t *events) noexcept nogil
     cdef int _emit_read(self, iocp_slot_t *slot, io_event_t *event) noexcept nogil
+    cdef int _emit_readable(self, iocp_slot_t *slot, io_event_t *event) noexcept nogil
     cdef int _emit_written(self, iocp_slot_t *slot, int64_t n, io_event_t *events) noexcept nogil
     cdef int _emit_connected(self, iocp_slot_t *slot, int code, io_event_t *event) noexcept nogil

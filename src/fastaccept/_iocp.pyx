@@ -6,9 +6,9 @@ the socket was closed. So a slot is given back (IO_CLOSED) when the last one has
 
 - Reading is made readiness: a WSARecv of no bytes completes when something can be read, and needs no buffer meanwhile, so an
   idle connection locks no page. It is posted again by the wait after the one that reported it.
-- A send is tried without an OVERLAPPED first, a piece at a time, for the system copies such a send whole, however long it is. Only
-  what it does not take is sent overlapped, from the caller's memory, and no more than SEND_POSTED_MAX at once: then progress
-  shows, and few pages are locked.
+- A send is tried without an OVERLAPPED first, a piece at a time, for the system copies such a send whole, however long it is.
+  Only what it does not take is sent overlapped, from the caller's memory, and no more than SEND_POSTED_MAX at once: then
+  progress shows, and few pages are locked.
 - FILE_SKIP_COMPLETION_PORT_ON_SUCCESS: what succeeds at once is dealt with at once and brings no completion. It holds only for
   sockets that are the system's own handles, which a layered provider may have changed; that is asked for once.
 - The error of a completion is the system's. It is kept for recv(), because a socket tells it only once.
@@ -27,15 +27,15 @@ from fastaccept._buffers cimport SLICES_MAX, io_slice_t
 from fastaccept._iocp_accept cimport KEY_LISTENER, IocpListeners, accept_op_t
 from fastaccept._iocp_slots cimport (
     IOCP_CHUNK, SLOT_CLOSING, SLOT_CONNECTED, SLOT_CONNECTING, SLOT_LISTED, SLOT_READ_POSTED, SLOT_SENT_OWED, SLOT_SKIPS,
-    SLOT_WANTS_READ, SLOT_WRITE_POSTED, iocp_slot_at, iocp_slot_find, iocp_slot_free, iocp_slot_open, iocp_slot_t, iocp_slots_bytes,
-    iocp_slots_clear,
+    SLOT_WANTS_READ, SLOT_WATCHED, SLOT_WRITE_POSTED, iocp_slot_at, iocp_slot_find, iocp_slot_free, iocp_slot_open,
+    iocp_slot_t, iocp_slots_bytes, iocp_slots_clear,
 )
 from fastaccept._slots cimport SLOT_NONE, token_index
 from fastaccept._platform cimport win32 as sys
 from fastaccept._platform.errno_map cimport error_of
 from fastaccept._platform.win32_calls cimport (
-    PENDING, address_from_system, address_to_system, calls_init, calls_load, close_with_reset, overlapped_error, set_int,
-    set_nonblocking, set_option,
+    PENDING, address_from_system, address_to_system, calls_init, calls_load, close_with_reset, fill_buffers, overlapped_error,
+    set_int, set_nonblocking, set_option, slices_length,
 )
 
 from fastaccept.errors import os_error
@@ -54,25 +54,6 @@ cdef inline io_event_t *_emit(io_event_t *event, io_kind_t kind, uint64_t token)
     event.error = 0
     event.handle = -1
     return event
-
-
-cdef inline int _fill(sys.WSABUF *buffers, const io_slice_t *slices, int n, size_t skip, size_t room) noexcept nogil:
-    """Describe up to `room` bytes of the slices, without the first `skip`. How many buffers."""
-    cdef int i, used = 0
-    cdef size_t length
-    for i in range(n):
-        if room == 0:
-            break
-        if skip >= slices[i].length:
-            skip -= slices[i].length
-            continue
-        length = min(slices[i].length - skip, room)
-        buffers[used].buf = slices[i].base + skip
-        buffers[used].len = <unsigned long>length
-        room -= length
-        skip = 0
-        used += 1
-    return used
 
 
 cdef class IocpBackend(Backend):
@@ -198,7 +179,15 @@ cdef class IocpBackend(Backend):
         code = self._associate(slot)
         if code:
             iocp_slot_free(&self.slots, slot)
-        return -error_of(code)
+            return -error_of(code)
+        self._watch(slot)
+        return 0
+
+    cdef void _watch(self, iocp_slot_t *slot) noexcept nogil:
+        """Have a read posted although nobody reads: it is how a reset shows."""
+        slot.flags |= SLOT_WATCHED
+        if not (slot.flags & SLOT_READ_POSTED):
+            self._list(slot)
 
     cdef void discard(self, handle_t handle) noexcept nogil:
         close_with_reset(<sys.SOCKET>handle)
@@ -258,6 +247,7 @@ cdef class IocpBackend(Backend):
         cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         if slot != NULL:
             slot.flags &= ~<unsigned int>SLOT_WANTS_READ
+            self._watch(slot)
 
     cdef int _post_read(self, iocp_slot_t *slot) noexcept nogil:
         """1: something can be read, or an error waits for recv(). 0: its completion will come."""
@@ -284,25 +274,35 @@ cdef class IocpBackend(Backend):
         if slot.read_error:
             return -slot.read_error
         n = sys.recv(slot.handle, buffer, <int>min(capacity, <size_t>0x7FFFFFFF), 0)
-        return n if n >= 0 else -error_of(sys.WSAGetLastError())
+        if n == 0:
+            return -self._reset_behind_end(slot)
+        return n if n > 0 else -error_of(sys.WSAGetLastError())
+
+    cdef int _reset_behind_end(self, iocp_slot_t *slot) noexcept nogil:
+        """An end may be a reset that was told to nobody (Wine). Sending nothing tells: it fails if the connection is no more."""
+        cdef int code
+        if sys.send(slot.handle, NULL, 0, 0) == 0:
+            return 0
+        code = sys.WSAGetLastError()
+        if code == sys.WSAECONNRESET or code == sys.WSAECONNABORTED:
+            slot.read_error = error_of(code)
+        return slot.read_error
 
     cdef int64_t send(self, uint64_t token, const io_slice_t *slices, int n) noexcept nogil:
         cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         cdef sys.WSABUF buffers[SLICES_MAX]
         cdef sys.DWORD taken
-        cdef size_t offered = 0, sent = 0, piece
+        cdef size_t offered = slices_length(slices, n), sent = 0, piece
         cdef int64_t more
-        cdef int i, code
+        cdef int code
         if slot == NULL:
             return -ENOTCONN
         if slot.flags & SLOT_WRITE_POSTED:
             return -EBUSY            # the loop waits for IO_SENT, or IO_CONNECTED, first
-        for i in range(n):
-            offered += slices[i].length
         while sent < offered:
             piece = min(offered - sent, <size_t>SEND_TRIED_MAX)
             taken = 0
-            code = self.calls.send(&self.calls, slot.handle, buffers, _fill(buffers, slices, n, sent, piece), NULL, &taken)
+            code = self.calls.send(&self.calls, slot.handle, buffers, fill_buffers(buffers, slices, n, sent, piece), NULL, &taken)
             if code != 0 and code != sys.WSAEWOULDBLOCK:
                 return -error_of(code)
             sent += taken if code == 0 else 0
@@ -316,16 +316,12 @@ cdef class IocpBackend(Backend):
         under way although there may be more; that is told by an IO_SENT of 0."""
         cdef sys.WSABUF buffers[SLICES_MAX]
         cdef sys.DWORD taken = 0
-        cdef int used = _fill(buffers, slices, n, skip, SEND_POSTED_MAX)
+        cdef int used = fill_buffers(buffers, slices, n, skip, SEND_POSTED_MAX)
         cdef int code = self.calls.send(&self.calls, slot.handle, buffers, used, &slot.writing, &taken)
-        cdef size_t left = 0
-        cdef int i
         if code != 0 and code != PENDING:
             return -error_of(code)
         if code == 0 and slot.flags & SLOT_SKIPS:
-            for i in range(n):
-                left += slices[i].length
-            if skip + taken < left:
+            if skip + taken < slices_length(slices, n):
                 slot.flags |= SLOT_SENT_OWED
                 self._list(slot)
             return taken
@@ -412,13 +408,12 @@ cdef class IocpBackend(Backend):
             if slot.flags & SLOT_WANTS_READ and not (slot.flags & SLOT_READ_POSTED):
                 self._list(slot)
             return 1
-        if not (slot.flags & SLOT_WANTS_READ) or slot.flags & SLOT_READ_POSTED:
+        if not (slot.flags & (SLOT_WANTS_READ | SLOT_WATCHED)) or slot.flags & SLOT_READ_POSTED:
             return 0
+        slot.flags &= ~<unsigned int>SLOT_WATCHED
         if slot.read_error == 0 and self._post_read(slot) == 0:
             return 0
-        _emit(event, IO_READABLE, slot.token)
-        self._list(slot)
-        return 1
+        return self._emit_readable(slot, event)
 
     cdef int _emit_completed(self, const sys.OVERLAPPED_ENTRY *entry, io_event_t *events) noexcept nogil:
         """None, one or two events."""
@@ -447,6 +442,10 @@ cdef class IocpBackend(Backend):
 
     cdef int _emit_read(self, iocp_slot_t *slot, io_event_t *event) noexcept nogil:
         slot.read_error = error_of(overlapped_error(slot.handle, &slot.reading))
+        return self._emit_readable(slot, event)
+
+    cdef int _emit_readable(self, iocp_slot_t *slot, io_event_t *event) noexcept nogil:
+        """The zero-byte read has ended. One that nobody wanted is posted again by read_start(), or by another pause."""
         if slot.flags & SLOT_WANTS_READ:
             _emit(event, IO_READABLE, slot.token)
             self._list(slot)
@@ -477,15 +476,15 @@ cdef class IocpBackend(Backend):
     cdef int wait(self, io_event_t *events, int capacity, int64_t timeout_ms) noexcept nogil:
         cdef sys.OVERLAPPED_ENTRY entries[IOCP_BATCH]
         cdef sys.DWORD wait_ms
-        cdef unsigned long n = 0, i
+        cdef unsigned long n = 0, i, room
         cdef int written = self.accepting.prepare(events, capacity // 4)
         written += self._emit_listed(&events[written], capacity // 2 - written)
         if written or self.first_listed != SLOT_NONE:
             timeout_ms = 0
         wait_ms = sys.INFINITE if timeout_ms < 0 else <sys.DWORD>min(timeout_ms, <int64_t>0x7FFFFFFF)
         # What was taken out of the port can't be put back, and may be two events.
-        if not sys.GetQueuedCompletionStatusEx(self.port, entries, <unsigned long>min((capacity - written) // 2, <int>IOCP_BATCH), &n,
-                                               wait_ms, False):
+        room = <unsigned long>min((capacity - written) // 2, <int>IOCP_BATCH)
+        if not sys.GetQueuedCompletionStatusEx(self.port, entries, room, &n, wait_ms, False):
             return written if written or sys.GetLastError() == sys.WAIT_TIMEOUT else -error_of(<int>sys.GetLastError())
         for i in range(n):
             written += self._emit_completed(&entries[i], &events[written])

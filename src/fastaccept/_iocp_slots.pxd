@@ -19,6 +19,7 @@ cdef enum slot_flag_t:
     SLOT_LISTED = 64                 # in the list of those that the next wait sees to
     SLOT_CONNECTED = 128             # ConnectEx succeeded at once: to be reported by the next wait
     SLOT_SENT_OWED = 256             # a send that succeeded at once took only a part: to be reported by the next wait
+    SLOT_WATCHED = 512               # the next wait posts a read even if nobody reads
 
 cdef struct iocp_slot_t:
     OVERLAPPED reading               # the zero-byte WSARecv

@@ -51,6 +51,8 @@ cdef extern from "<winsock2.h>" nogil:
         WSA_FLAG_OVERLAPPED
         XP1_IFS_HANDLES
         WSAEWOULDBLOCK
+        WSAECONNRESET
+        WSAECONNABORTED
         WSA_IO_PENDING
     int WSAStartup(uint16_t version, WSADATA *found)
     int WSACleanup()

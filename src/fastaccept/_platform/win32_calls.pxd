@@ -6,6 +6,7 @@ call at a time, with real sockets around them (_iocp_faults).
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memcpy, memset
 from fastaccept._backend cimport FAMILY_INET, FAMILY_INET6, FAMILY_NONE, address_t
+from fastaccept._buffers cimport io_slice_t
 from fastaccept._platform cimport win32 as sys
 
 cdef enum:
@@ -174,3 +175,28 @@ cdef inline int address_to_system(const address_t *address, sys.sockaddr_storage
     inet6.sin6_scope_id = address.scope
     memcpy(&inet6.sin6_addr, address.ip, 16)
     return sizeof(sys.sockaddr_in6)
+
+cdef inline size_t slices_length(const io_slice_t *slices, int n) noexcept nogil:
+    cdef size_t length = 0
+    cdef int i
+    for i in range(n):
+        length += slices[i].length
+    return length
+
+cdef inline int fill_buffers(sys.WSABUF *buffers, const io_slice_t *slices, int n, size_t skip, size_t room) noexcept nogil:
+    """Describe up to `room` bytes of the slices, without the first `skip`. How many buffers."""
+    cdef int i, used = 0
+    cdef size_t length
+    for i in range(n):
+        if room == 0:
+            break
+        if skip >= slices[i].length:
+            skip -= slices[i].length
+            continue
+        length = min(slices[i].length - skip, room)
+        buffers[used].buf = slices[i].base + skip
+        buffers[used].len = <unsigned long>length
+        room -= length
+        skip = 0
+        used += 1
+    return used
