@@ -38,8 +38,6 @@ from fastaccept._platform.win32_calls cimport (
     set_int, set_nonblocking, set_option, slices_length,
 )
 
-from fastaccept.errors import os_error
-
 cdef enum:
     KEY_WAKEUP = 0
     SEND_TRIED_MAX = 65536           # bytes offered without an OVERLAPPED
@@ -82,7 +80,7 @@ cdef class IocpBackend(Backend):
             code = self._load() if self.port != NULL else <int>sys.GetLastError()
         if code:
             self.shutdown()
-            raise os_error(error_of(code))
+            raise OSError(0, "a completion port can't be set up", None, code)
         self.accepting.port = self.port
         return 0
 

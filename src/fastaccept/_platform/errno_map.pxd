@@ -16,14 +16,12 @@ cdef inline accept_class_t accept_class_of(int code) noexcept nogil:
     if code in (
         4, 8, 14,                            # ERROR_TOO_MANY_OPEN_FILES, NOT_ENOUGH_MEMORY, OUTOFMEMORY
         1130, 1450, 1451, 1452, 1453, 1454, 1455,   # NOT_ENOUGH_SERVER_MEMORY, NO_SYSTEM_RESOURCES, the pools and quotas
-        10022, 10024, 10055,                 # WSAEINVAL (from an accept), WSAEMFILE, WSAENOBUFS
-    ):
+        10022, 10024, 10055):                # WSAEINVAL (from an accept), WSAEMFILE, WSAENOBUFS
         return ACCEPT_PAUSE
     if code in (
         59, 64, 121, 676, 995,               # UNEXP_NET_ERR, NETNAME_DELETED, SEM_TIMEOUT, handle closed, OPERATION_ABORTED
         1225, 1226, 1229, 1231, 1232, 1233, 1234, 1235, 1236, 1460,  # CONNECTION_REFUSED .. CONNECTION_ABORTED, TIMEOUT
-        10004, 10050, 10051, 10052, 10053, 10054, 10057, 10058, 10060, 10061, 10064, 10065,
-    ):
+        10004, 10050, 10051, 10052, 10053, 10054, 10057, 10058, 10060, 10061, 10064, 10065):
         return ACCEPT_RETRY
     if code in (6, 10009, 10038, 10045):     # INVALID_HANDLE, WSAEBADF, WSAENOTSOCK, WSAEOPNOTSUPP
         return ACCEPT_FATAL
