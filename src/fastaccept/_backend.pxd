@@ -22,6 +22,8 @@ Contract
   - Reading is level-triggered: between read_start() and read_stop(), IO_READABLE comes with each wait as long as recv() would
     give something. It may come once more after read_stop().
   - All calls but wakeup() come from the loop's thread. Those that can fail return 0 or more, or -errno.
+  - Where the system numbers its errors in another way (Windows), an error carries that number above the errno (error_code), for
+    OSError.winerror. EAGAIN and EINTR, which the loop compares with, never do.
 """
 from libc.stdint cimport int32_t, int64_t, intptr_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastaccept._buffers cimport io_slice_t
@@ -38,6 +40,12 @@ cdef enum io_kind_t:
     IO_FAILED                        # error = errno; close_socket() is all that can follow
     IO_CLOSED                        # the system holds no pointer into the slot
     IO_WAKEUP                        # wakeup() was called
+
+cdef inline int error_code(int error, int system_code) noexcept nogil:
+    return error | system_code << 8
+
+cdef inline int error_errno(int error) noexcept nogil:
+    return error & 0xFF              # every errno is below 256
 
 cdef enum accept_class_t:            # how an accept ended, sorted once, by the backend
     ACCEPT_OK

@@ -1,7 +1,5 @@
 """Connection: the methods that applications call. Each checks that it may be called, notes what is wanted in the record, and leaves
 it to the loop."""
-import os
-
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from fastaccept._backend cimport OPTION_KEEPALIVE, OPTION_NODELAY, address_t, address_to_python
 from fastaccept._conns cimport (
@@ -10,7 +8,7 @@ from fastaccept._conns cimport (
 )
 from fastaccept._slots cimport slots_find
 
-from fastaccept.errors import ConnectionClosed
+from fastaccept.errors import ConnectionClosed, os_error
 
 
 cdef class Connection:
@@ -172,7 +170,7 @@ cdef class Connection:
             raise ConnectionClosed("the connection is closed")
         cdef int done = self.table.backend.set_option(self.token, options[name], bool(value))
         if done < 0:
-            raise OSError(-done, os.strerror(-done))
+            raise os_error(-done)
 
     def get_extra_info(self, name, default=None):
         """Return "peername", "sockname" or "fileno" (int, for reading options only); `default` for anything else or once closed."""

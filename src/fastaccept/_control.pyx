@@ -15,7 +15,7 @@ from fastaccept._stats cimport STATS_ERRNOS, stats_t
 from fastaccept._timers cimport timers_bytes
 
 from fastaccept._admission import reason_names, state_name
-from fastaccept.errors import os_error
+from fastaccept.errors import os_error, python_errno
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
@@ -239,7 +239,7 @@ cdef class Control(Reactor):
         cdef stats_t stats = self.table.stats
         cdef int i
         found = dict(stats)
-        found["accept_errors"] = {i: stats.accept_errors[i] for i in range(STATS_ERRNOS) if stats.accept_errors[i]}
+        found["accept_errors"] = {python_errno(i): stats.accept_errors[i] for i in range(STATS_ERRNOS) if stats.accept_errors[i]}
         found["accept_calls"] = self.backend.accept_calls
         found["user_space_bytes"] = (slots_bytes(&self.table.slots) + timers_bytes(&self.table.timers) + self.backend.bytes_held()
                                      + self.table.pool.in_use * sizeof(outq_t) + self.table.pool.size * sizeof(outq_t)

@@ -25,4 +25,5 @@ cdef struct stats_t:
     uint64_t accept_errors[STATS_ERRNOS]
 
 cdef inline void stats_count_accept_error(stats_t *stats, int error) noexcept nogil:
+    error &= 0xFF                    # Windows' own number may stand above the errno
     stats.accept_errors[error if 0 <= error < STATS_ERRNOS else STATS_ERRNOS - 1] += 1

@@ -17,6 +17,8 @@ from fastaccept._backend cimport (
 from fastaccept._buffers cimport io_slice_t
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from fastaccept.errors import loop_errno
+
 _MODES = {MODE_ACCEPT: "accept", MODE_QUEUE: "queue", MODE_REFUSE: "refuse", MODE_REJECT: "reject"}
 _CLASSES = {"retry": ACCEPT_RETRY, "pause": ACCEPT_PAUSE, "fatal": ACCEPT_FATAL, "unknown": ACCEPT_UNKNOWN}
 
@@ -190,7 +192,7 @@ cdef class ScriptedBackend(Backend):
                 return -EAGAIN
             item = peer.inbox.popleft()
             if isinstance(item, int):
-                return -item
+                return -loop_errno(item)
             if len(item) > capacity:
                 peer.inbox.appendleft(item[capacity:])
                 item = item[:capacity]
@@ -208,7 +210,7 @@ cdef class ScriptedBackend(Backend):
                 return -ENOTCONN
             data = b"".join([slices[i].base[:slices[i].length] for i in range(n)])
             if isinstance(peer.room, int) and peer.room < 0:
-                return peer.room
+                return -loop_errno(-peer.room)
             taken = data if peer.room is None else data[:peer.room]
             if peer.room is not None:
                 peer.room -= len(taken)
@@ -264,7 +266,7 @@ cdef class ScriptedBackend(Backend):
         while self.connecting:
             token, error = self.connecting.popleft()
             if token in self.by_token:
-                rest.append((IO_CONNECTED, token, {"result": -error}))
+                rest.append((IO_CONNECTED, token, {"result": -loop_errno(error)}))
         for number in sorted(self.modes):
             rest += self._accept(number, capacity - len(found) - len(rest))
         for token, peer in self.by_token.items():
@@ -292,10 +294,10 @@ cdef class ScriptedBackend(Backend):
             self.accept_calls += 1
             outcome = self.script.popleft() if self.script else None
             if outcome is None and self.capacity is not None and self.open_handles >= self.capacity:
-                outcome = (EMFILE, "pause")
+                outcome = (EMFILE, "pause")        # the same number everywhere
             if outcome is not None:
                 error, accept_class = outcome
-                found.append((IO_ACCEPT_ENDED, number, {"error": error, "accept_class": _CLASSES[accept_class]}))
+                found.append((IO_ACCEPT_ENDED, number, {"error": loop_errno(error), "accept_class": _CLASSES[accept_class]}))
                 if accept_class == "retry":
                     self.queues[number] -= 1
                     continue

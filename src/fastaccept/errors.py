@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -73,9 +74,21 @@ _TIMEOUTS = {
 }
 
 
-def os_error(code: int) -> OSError:
-    """Return the OSError (of the subclass that Python gives that errno) for an errno."""
-    return OSError(code, os.strerror(code))
+if sys.platform == "win32":
+    from fastaccept.winerrors import loop_errno, os_error, python_errno
+else:
+
+    def python_errno(code: int) -> int:
+        """Return the errno module's number for an error code of the loop."""
+        return code
+
+    def loop_errno(number: int) -> int:
+        """Return the loop's error code for one of the errno module's numbers."""
+        return number
+
+    def os_error(code: int) -> OSError:
+        """Return the OSError (of the subclass that Python gives that errno) for an error code of the loop."""
+        return OSError(code, os.strerror(code))
 
 
 def close_error(cause: int, code: int) -> Optional[BaseException]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import socket
@@ -12,6 +11,10 @@ import sys
 import pytest
 
 from helpers import net
+
+if sys.platform == "win32":
+    pytest.skip("pseudo-terminals and signals to one process are POSIX's", allow_module_level=True)
+import pty
 
 pytestmark = pytest.mark.linux  # pseudo-terminals and signals to one process
 

@@ -26,12 +26,14 @@ MAY_IMPORT = {
     "_stats": set(),
     "_timers": set(),
     "_backend": {"_buffers"},
-    "_platform": {"_backend"},                      # for the classes and addresses that it translates into
+    "_platform": {"_backend", "_buffers"},          # for the classes, addresses and slices that it translates
     "_epoll_accept": BELOW_A_BACKEND,
     "_epoll": BELOW_A_BACKEND | {"_epoll_accept"},
     "_iocp_accept": BELOW_A_BACKEND,
-    "_iocp": BELOW_A_BACKEND | {"_iocp_accept"},
-    "_testing": {"_backend", "_buffers"},
+    "_iocp_slots": {"_slots", "_platform"},
+    "_iocp": BELOW_A_BACKEND | {"_iocp_accept", "_iocp_slots"},
+    "_iocp_faults": {"_iocp", "_platform"},         # imported by tests alone
+    "_testing": {"_backend", "_buffers", "errors"},
     "_calls": {"_timers"},
     "_conns": {"_backend", "_buffers", "_slots", "_stats", "_timers"},
     "_connection": {"_backend", "_buffers", "_conns", "_slots", "_stats", "_timers", "errors"},
@@ -39,7 +41,8 @@ MAY_IMPORT = {
     "_reactor": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "errors"},
     "_control": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "_reactor", "errors"},
     "descriptors": set(),
-    "errors": set(),
+    "errors": {"winerrors"},
+    "winerrors": set(),
     "listeners": {"errors", "options"},
     "options": set(),
     "stats": {"descriptors"},
@@ -59,7 +62,7 @@ PURE = {"_admission", "_slots", "_stats", "_timers"}
 PURE_MAY_CIMPORT = {"libc.errno", "libc.limits", "libc.stdint", "libc.stdlib", "libc.string"}
 
 # The systems' own words, and who may use them.
-BACKENDS = {"_epoll", "_epoll_accept", "_iocp", "_iocp_accept", "_platform", "_testing"}
+BACKENDS = {"_epoll", "_epoll_accept", "_iocp", "_iocp_accept", "_iocp_faults", "_iocp_slots", "_platform", "_testing"}
 SYSTEM_WORDS = re.compile(r"\b(?:EPOLL\w*|epoll_\w+|WSA\w+|OVERLAPPED|int\s+\w*fd)\b")
 
 MAX_FILE_LINES = 500                                # of .py and .pyx

@@ -18,7 +18,7 @@ from typing import Any
 from fastaccept.cli import options
 from fastaccept.cli.terminal import format_bytes, format_count, format_duration, table
 
-FILL_MAX = 19_000
+FILL_MAX = 8_000 if sys.platform == "win32" else 19_000  # Windows gives its clients 16,384 ports by default
 OWN_DESCRIPTORS = 200
 QUEUED = 50  # clients beyond the limit
 RELEASES = 20  # resumes that are timed
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     from fastaccept.descriptors import raise_descriptor_limit
 
     started = time.monotonic()
-    limit = raise_descriptor_limit() or FILL_MAX + OWN_DESCRIPTORS
+    limit = raise_descriptor_limit() or sys.maxsize
     fill = min(args.connections or FILL_MAX, limit - OWN_DESCRIPTORS)
     judge = Judge()
     server = ServerProcess()
