@@ -142,6 +142,19 @@ def test_storm_paces_by_rate(serving):
     assert 100 <= pump["messages"] <= 210
 
 
+@pytest.mark.parametrize("command", ["storm", "demo"])
+def test_ctrl_c_is_clean(serving, command):
+    args = {"storm": ["storm", serving().target, "-n", "20", "--hold", "50"], "demo": ["demo", "-n", "100", "--seconds", "50"]}[command]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "fastaccept", *args],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

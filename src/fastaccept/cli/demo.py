@@ -8,7 +8,6 @@ import json
 import select
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fastaccept.cli import options
+from fastaccept.cli.children import end_child, start_child
 from fastaccept.cli.terminal import format_bytes, format_count, format_duration, table
 
 FILL_MAX = 8_000 if sys.platform == "win32" else 19_000  # Windows gives its clients 16,384 ports by default
@@ -62,9 +62,7 @@ class ServerProcess:
     """The server's process. Each method asks one thing and returns its answer."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastaccept.cli.demo_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = start_child("fastaccept.cli.demo_server")
 
     def ask(self, name: str, **given: Any) -> dict[str, Any]:
         self.process.stdin.write(json.dumps([name, given]) + "\n")
@@ -98,14 +96,6 @@ class ServerProcess:
             figures = self.look()
         return figures
 
-    def end(self) -> None:
-        self.process.stdin.close()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
 
 def run(args: argparse.Namespace) -> int:
     from fastaccept.descriptors import raise_descriptor_limit
@@ -125,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             starve(server, judge)
         pump(server, judge, args.seconds)
     finally:
-        server.end()
+        end_child(server.process)
     print()
     print(table(["promise", "what", "seen", ""], judge.rows))
     print(f"\n{judge.broken} of {len(judge.rows)} broken" if judge.broken else f"\nall {len(judge.rows)} kept", end="")

@@ -12,13 +12,12 @@ import ipaddress
 import json
 import queue
 import socket
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
 from fastaccept.cli import CommandError, options
+from fastaccept.cli.children import end_child, start_child
 from fastaccept.cli.terminal import format_bytes, format_count, format_duration, progress, table
 
 # Descriptors that a process of the storm needs for itself: the interpreter's, epoll's, and a margin.
@@ -134,10 +133,7 @@ class Worker:
     def __init__(self, order: dict[str, Any], reports: queue.Queue[Any]) -> None:
         self.report: dict[str, Any] = {"phase": "opening", "tried": 0, "classes": {}, "pump": None}
         self.is_alive = True
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastaccept.cli.storm_worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
+        self.process = start_child("fastaccept.cli.storm_worker")
         self.say(json.dumps(order))
         threading.Thread(target=self._read, args=(reports,), daemon=True).start()
 
@@ -151,15 +147,6 @@ class Worker:
             self.process.stdin.write(word + "\n")
         except (BrokenPipeError, ValueError):  # it is gone, which its end of the pipe tells too
             pass
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
 
 
 def storm(
@@ -210,7 +197,7 @@ def storm(
         return report
     finally:
         for worker in workers:
-            worker.end()
+            end_child(worker.process)
 
 
 def _say_all(workers: list[Worker], word: str) -> None:

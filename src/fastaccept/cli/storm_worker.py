@@ -202,9 +202,12 @@ class Storm:
 
     def listen_to_parent(self) -> None:
         words = {"go": self.go, "stop": self.stop, "close": self.close}
-        for line in sys.stdin:
-            self.server.call_soon_threadsafe(words[line.strip()])
-        self.server.stop()  # the parent is gone
+        try:
+            for line in sys.stdin:
+                self.server.call_soon_threadsafe(words[line.strip()])
+            self.server.call_soon_threadsafe(self.server.stop)  # the parent is gone, perhaps before the loop has begun
+        except fastaccept.ServerClosed:
+            pass
 
     def stop(self) -> None:
         self.stopped = True
