@@ -448,7 +448,7 @@ cdef class IocpBackend(Backend):
             _emit(event, IO_READABLE, slot.token)
             self._list(slot)
             return 1
-        if slot.read_error == 0:
+        if slot.read_error == 0 and self._reset_behind_end(slot) == 0:
             return 0
         _emit(event, IO_FAILED, slot.token).error = slot.read_error
         return 1

@@ -44,7 +44,7 @@ def test_refuse_at_the_limit_resets_those_who_wait_and_refuses_those_who_come(se
     assert net.connects(running.address) == "connected"
 
 
-@pytest.mark.parametrize("message", [b"", b"too many\n", b"m" * 65536])
+@pytest.mark.parametrize("message", [b"", b"too many\n", b"m" * 65536], ids=["none", "short", "longest"])
 def test_reject_at_the_limit_tells_the_client(serve, message):
     running = serve(limits=Limits(max_connections=1), when_full="reject", reject_message=message)
     fill(running, 1)
