@@ -163,6 +163,8 @@ def test_reset_in_every_state(serve, state):
         sock.shutdown(socket.SHUT_WR)
         net.wait_until(lambda: running.server.stats().events >= 1, "the FIN")
     net.reset(sock)
+    if state == "half-closed" and sys.platform == "win32":  # after the FIN only writing finds the reset there
+        running.in_loop(lambda: [conn.write(b"x") for conn in running.server.connections])
     net.wait_until(lambda: len(running.heard("close")) == 1, "on_close")
     net.wait_until(lambda: running.server.active == 0, "the slot")
     assert isinstance(running.heard("close")[0], (ConnectionError, type(None)))
