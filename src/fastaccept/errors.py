@@ -91,6 +91,12 @@ else:
         return OSError(code, os.strerror(code))
 
 
+def reworded(error: OSError, text: str) -> OSError:
+    """Return an OSError with the same errno, and winerror where there is one, and another text."""
+    winerror = getattr(error, "winerror", None)
+    return OSError(error.errno, text) if winerror is None else OSError(0, text, None, winerror)
+
+
 def close_error(cause: int, code: int) -> Optional[BaseException]:
     """Return what on_close is given for a connection's end: cause is an end_cause_t, code an errno."""
     if cause == 0:

@@ -9,6 +9,8 @@ import stat
 import sys
 from typing import Any, Optional
 
+from fastaccept.errors import reworded
+
 __all__ = ["Listener"]
 
 # The system cuts this down to what it allows (listen(2): net.core.somaxconn), so the default is "as many as may wait".
@@ -126,7 +128,7 @@ def _bind(family: int, address: Any, reuse_port: bool, dual_stack: bool) -> sock
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"can't listen on {address[0]} port {address[1]}: {error.strerror}") from None
+        raise reworded(error, f"can't listen on {address[0]} port {address[1]}: {error.strerror}") from None
     except BaseException:
         sock.close()
         raise
@@ -143,7 +145,7 @@ def open_unix_socket(path: str, mode: Optional[int]) -> socket.socket:
             os.chmod(path, mode)
     except OSError as error:
         sock.close()
-        raise OSError(error.errno, f"can't listen on {path}: {error.strerror}") from None
+        raise reworded(error, f"can't listen on {path}: {error.strerror}") from None
     return sock
 
 

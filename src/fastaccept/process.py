@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Callable
 
+# How people and service managers ask a program to end; SIGBREAK is Ctrl-Break, on Windows only.
+_END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
 
 @contextmanager
 def drain_on_signals(drain: Callable[[], None]) -> Iterator[None]:
-    """Have drain() called by SIGINT and SIGTERM, where the program has no handler of its own for them. Main thread only."""
+    """Have drain() called by the signals that end a program, where it has no handler of its own for them. Main thread only."""
     replaced: list[tuple[int, Any]] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _END_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             replaced.append((number, signal.signal(number, lambda *_: drain())))
     try:

@@ -218,8 +218,8 @@ class Server(Reports):
         """Serve in this thread until close(), stop() or drain(), then close everything; return what drain() came to, if that was it.
 
         Args:
-            handle_signals: in the main thread, let the first SIGINT or SIGTERM drain for `Timeouts.drain` seconds and the second
-                one raise KeyboardInterrupt; a signal that the program has a handler of its own for is left alone.
+            handle_signals: in the main thread, let the first SIGINT or SIGTERM (on Windows also SIGBREAK, Ctrl-Break) drain for
+                `Timeouts.drain` seconds and the second one raise KeyboardInterrupt; a signal that the program has a handler of its own for is left alone.
         Raises:
             RuntimeError: the loop runs already. ServerClosed: after close(). KeyboardInterrupt, SystemExit: from a callback or a
             signal; connections are still open then, until close() or the end of `with`.

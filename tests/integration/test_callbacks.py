@@ -228,6 +228,20 @@ def test_first_signal_drains_and_the_second_interrupts(number):
     assert (child.returncode, out.strip(), err) == (0, "interrupted", "")
 
 
+@pytest.mark.parametrize("name", [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)])
+def test_signals_that_end_a_program_drain(name):
+    """Raised from inside, which every system can; the loop is woken by the signal, or looks once a second."""
+    source = f"""
+import signal, fastaccept
+server = fastaccept.Server()
+server.listen("127.0.0.1", 0)
+server.call_later(0, signal.raise_signal, signal.{name})
+print(server.serve_forever())
+"""
+    done = net.run_python(source)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "DrainResult(finished=0, aborted=0)", "")
+
+
 @pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "server.stop()", "raise SystemExit(3)"])
 @pytest.mark.parametrize("kept", ["conns.append(conn)", "pass"])
 def test_interpreter_exit_with_open_connections_is_clean(end, kept):
