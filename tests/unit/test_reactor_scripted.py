@@ -316,6 +316,75 @@ def test_idle_first_byte_write_stall_and_close_deadlines():
     s.close()
 
 
+class Closing:
+    """A connection that the server closes after its answer, over a system that says how much is unacknowledged."""
+
+    def __init__(self, unsent, close_s=30):
+        self.ended = []
+        self.scene = Scene(
+            timeouts=Timeouts(close=close_s),
+            on_data=lambda conn, data: (conn.write(data), conn.close()),
+            on_close=lambda conn, error: self.ended.append((self.scene.backend.clock_ms - self.start_ms, error)),
+        )
+        self.scene.backend.arrive(0, 1)
+        self.scene.turn()
+        self.peer = self.scene.backend.peer()
+        self.peer.unsent = unsent
+        self.peer.inbox.append(b"question")
+        self.start_ms = self.scene.backend.clock_ms
+        self.scene.turn()
+
+    def pass_ms(self, ms):
+        for _ in range(ms):
+            self.scene.backend.advance(1)
+            self.scene.turn()
+        return self.ended
+
+
+def test_close_where_the_system_does_not_tell_what_has_arrived():
+    """The peer never closes. All is sent, so it is no error and no reset, and it takes no longer than a moment."""
+    c = Closing(unsent=-1)
+    assert c.peer.shut and bytes(c.peer.outbox) == b"question" and not c.ended
+    assert c.pass_ms(1999) == [] and c.pass_ms(1) == [(2000, None)]
+    assert c.peer.closed == "fin" and c.scene.server.stats().timeouts == 0
+    c.scene.close()
+
+
+def test_close_where_the_system_does_not_tell_waits_for_quiet():
+    """Input that comes after the close would make it a reset, so it is waited for that there is none."""
+    c = Closing(unsent=-1)
+    for _ in range(5):
+        assert c.pass_ms(1500) == []
+        c.peer.inbox.append(b"more")
+    c.scene.turn()
+    assert c.pass_ms(1999) == [] and c.pass_ms(1) == [(9500, None)]
+    assert c.peer.closed == "fin"
+    c.scene.close()
+
+
+def test_close_where_the_system_does_not_tell_wakes_nobody_meanwhile():
+    c = Closing(unsent=-1)
+    waited = []
+    while not c.ended:
+        c.scene.turn()
+        waited.append(c.scene.backend.waits[-1])
+        c.scene.backend.advance(waited[-1])
+    assert [ms for ms in waited if ms] == [20, 1980]
+    c.scene.close()
+
+
+@pytest.mark.parametrize("unsent", [1, 100_000])
+def test_close_waits_for_what_is_not_acknowledged(unsent):
+    c = Closing(unsent, close_s=4)
+    assert c.pass_ms(3000) == []
+    c.peer.unsent = 0
+    assert c.pass_ms(20) == [(3020, None)]
+    late = Closing(unsent, close_s=4)
+    assert late.pass_ms(3999) == []
+    assert [(at, type(error)) for at, error in late.pass_ms(1)] == [(4000, TimeoutError)]
+    c.scene.close(), late.scene.close()
+
+
 def test_slow_reader_stays_bounded():
     s = Scene(limits=Limits(max_connections=None, write_high_water=1000))
     s.backend.arrive(0, 1)
