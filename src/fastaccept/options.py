@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+from fastaccept.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Union
 
 __all__ = ["Limits", "Timeouts"]
 
 CONNECTIONS_MAX = 2**31 - 1
 BYTES_MAX = 2**62
+# The system cuts this down to what it allows (listen(2): net.core.somaxconn), so the default is "as many as may wait".
+BACKLOG_MAX = 65535
 WHEN_FULL = ("queue", "refuse", "reject")
 PAUSE_MODES = ("refuse", "queue")
 # More than fits into any send buffer would not arrive: a rejected client gets one non-blocking send.
@@ -39,8 +44,7 @@ def check_callback(name: str, value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Record):
     """How much a server takes on.
 
     Args:
@@ -116,8 +120,7 @@ class Limits:
         return max_connections, min(low, max_connections - 1)
 
 
-@dataclass(frozen=True)
-class Timeouts:
+class Timeouts(Record):
     """How long a server waits. All in seconds, as int or float, over 0 and up to 2,000,000 (23 days); None = for ever.
 
     Args:

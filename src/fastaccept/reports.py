@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
-
 from fastaccept._admission import reason_names
-from fastaccept.errlog import logger
 from fastaccept.errors import ErrorEvent, os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional
 
 
 class Reports:
@@ -20,6 +21,11 @@ class Reports:
     _on_resume: Optional[Callable[..., Any]]
 
     def __init__(self) -> None:
+        # Not with the package: it takes longer to import. Not later: with no descriptors left nothing can be imported.
+        from fastaccept.errlog import ErrorLog, logger
+
+        self._logger = logger
+        self._on_error = ErrorLog()
         self._failures: dict[str, int] = {}  # since start, by operation
         self._unreported: dict[str, int] = {}  # since the last report
 
@@ -79,4 +85,4 @@ class Reports:
         try:
             self._on_error(event)
         except Exception as error:
-            logger.error("on_error raised %r while it was told: %s", error, event)
+            self._logger.error("on_error raised %r while it was told: %s", error, event)

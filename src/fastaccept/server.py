@@ -3,20 +3,17 @@ what is rare. What happens per connection and per byte is in the compiled module
 
 from __future__ import annotations
 
-import socket
 import threading
 import warnings
-from contextlib import nullcontext
-from typing import Any, Callable, NamedTuple, Optional
 
 from fastaccept._control import Control
 from fastaccept.backends import DefaultBackend
 from fastaccept.descriptors import auto_max_connections
-from fastaccept.errlog import ErrorLog, logger
 from fastaccept.errors import ServerClosed
-from fastaccept.listeners import BACKLOG_MAX, Listener, open_sockets, open_unix_socket
+from fastaccept.listeners import Listener
 from fastaccept.memory import KernelMemory, auto_by_memory
 from fastaccept.options import (
+    BACKLOG_MAX,
     PAUSE_MODES,
     WHEN_FULL,
     Limits,
@@ -29,21 +26,18 @@ from fastaccept.options import (
     check_seconds,
     to_ms,
 )
-from fastaccept.process import close_at_exit, drain_on_signals, forget_at_exit
 from fastaccept.reports import Reports
-from fastaccept.stats import Stats, snapshot
+from fastaccept.stats import DrainResult, Stats, snapshot
 
-__all__ = ["DrainResult", "Server"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Callable, Optional
+
+__all__ = ["Server"]
 
 # In the main thread a wait lasts no longer: a signal that comes just before the system call is not seen until it ends.
 SIGNAL_CHECK_MS = 1000
-
-
-class DrainResult(NamedTuple):
-    """What drain() came to: connections that finished by themselves, and those that the deadline cut."""
-
-    finished: int
-    aborted: int
 
 
 class Server(Reports):
@@ -98,12 +92,13 @@ class Server(Reports):
         _backend: Any = None,
     ) -> None:
         self._is_closed = True  # until there is something to close
+        Reports.__init__(self)
         callbacks = {
             "on_connect": on_connect, "on_data": on_data, "on_eof": on_eof, "on_drain": on_drain, "on_close": on_close,
         }  # fmt: skip
         for name, callback in callbacks.items():
             check_callback(name, callback)
-        self._on_error = check_callback("on_error", on_error) or ErrorLog()
+        self._on_error = check_callback("on_error", on_error) or self._on_error
         self._on_pause = check_callback("on_pause", on_pause)
         self._on_resume = check_callback("on_resume", on_resume)
         self._limits = check_instance("limits", limits, Limits)
@@ -112,9 +107,7 @@ class Server(Reports):
         check_reject_message(reject_message)
         self._listeners: dict[int, Listener] = {}
         self._thread: Optional[threading.Thread] = None
-        Reports.__init__(self)
         self._drain_result: Optional[DrainResult] = None
-        self._auto: Optional[int] = None
         self._loop = Control(DefaultBackend() if _backend is None else _backend, self)
         self._memory = KernelMemory()
         self._is_closed = False
@@ -155,6 +148,8 @@ class Server(Reports):
         check_int("port", port, 0, 65535)
         check_int("backlog", backlog, 1, BACKLOG_MAX)
         self._check_open()
+        from fastaccept.sockets import open_sockets
+
         return self._take_over(open_sockets(host, port, reuse_port, dual_stack), backlog)
 
     def listen_unix(self, path: str, *, backlog: int = BACKLOG_MAX, mode: Optional[int] = None) -> Listener:
@@ -166,10 +161,10 @@ class Server(Reports):
             mode: permissions of the file, such as 0o660; None = by the umask.
         The file is removed when the listener is closed. Raises: as listen().
         """
-        if not hasattr(socket, "AF_UNIX"):
-            raise OSError("this system has no Unix-domain sockets")
         check_int("backlog", backlog, 1, BACKLOG_MAX)
         self._check_open()
+        from fastaccept.sockets import open_unix_socket
+
         return self._take_over([open_unix_socket(path, mode)], backlog, path)[0]
 
     def adopt(self, sock: socket.socket, *, backlog: int = BACKLOG_MAX) -> Listener:
@@ -179,8 +174,9 @@ class Server(Reports):
             sock: a bound stream socket, listening or not; afterwards it is detached. backlog: as for listen().
         Raises: as listen(), and ValueError if it is no stream socket; then it is still the caller's.
         """
-        if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
-            raise ValueError(f"sock is {sock!r}; allowed is a bound stream socket")
+        from fastaccept.sockets import check_adoptable
+
+        check_adoptable(sock)
         check_int("backlog", backlog, 1, BACKLOG_MAX)
         self._check_open()
         return self._take_over([sock], backlog)[0]
@@ -221,12 +217,17 @@ class Server(Reports):
 
         Args:
             handle_signals: in the main thread, let the first SIGINT or SIGTERM (on Windows also SIGBREAK, Ctrl-Break) drain for
-                `Timeouts.drain` seconds and the second one raise KeyboardInterrupt; a signal that the program has a handler of its own for is left alone.
+                `Timeouts.drain` seconds and the second one raise KeyboardInterrupt; a signal that the program has a handler of
+                its own for is left alone.
         Raises:
             RuntimeError: the loop runs already. ServerClosed: after close(). KeyboardInterrupt, SystemExit: from a callback or a
             signal; connections are still open then, until close() or the end of `with`.
         """
         self._check_open()
+        from contextlib import nullcontext
+
+        from fastaccept.process import drain_on_signals
+
         is_main = threading.current_thread() is threading.main_thread()
         with drain_on_signals(self._on_signal) if is_main and handle_signals else nullcontext():
             self._loop.run(SIGNAL_CHECK_MS if is_main else -1)
@@ -244,6 +245,8 @@ class Server(Reports):
         Raises:
             RuntimeError: the loop runs already. ServerClosed: after close().
         """
+        from fastaccept.process import close_at_exit
+
         self._check_open()
         if self._loop.is_running or self._thread is not None:
             raise RuntimeError("the loop is already running")
@@ -259,7 +262,7 @@ class Server(Reports):
             self._loop.run()
             self._finish()
         except BaseException as error:
-            logger.critical("the loop of %r has ended: %r", self, error)
+            self._logger.critical("the loop of %r has ended: %r", self, error)
             self._loop.close()
             raise
 
@@ -309,7 +312,6 @@ class Server(Reports):
             self._forget_listener(number)
         self._loop.close()
         self._memory.close()
-        forget_at_exit(self)
 
     def __enter__(self) -> Server:
         return self

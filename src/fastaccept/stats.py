@@ -1,17 +1,28 @@
-"""Stats: what a server tells about itself, as one snapshot."""
+"""Stats: what a server tells about itself, as one snapshot, and of its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional
+from collections import namedtuple
 
 from fastaccept.descriptors import descriptor_limit, descriptors_in_use
+from fastaccept.records import Record
 
-__all__ = ["Stats"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+__all__ = ["DrainResult", "Stats"]
 
 
-@dataclass(frozen=True)
-class Stats:
+class DrainResult(namedtuple("DrainResult", "finished aborted")):
+    """What drain() came to: connections that finished by themselves, and those that the deadline cut."""
+
+    __slots__ = ()
+    finished: int
+    aborted: int
+
+
+class Stats(Record):
     """A snapshot of a server's figures. Totals count since the server was made.
 
     Attributes:
