@@ -40,7 +40,8 @@ class Stats(Record):
             that was closed), when they may have had a client already. That client was reset, so none is left believing that it is
             connected. 0 on Linux, where an accept has a client or has not.
         accept_errors: failures of accept, by errno.
-        paused_s: seconds spent paused, by reason ("limit", "resources", "memory", "user", "drain"), of the listener that was paused longest.
+        paused_s: seconds spent paused, by reason ("limit", "resources", "memory", "user", "drain"), of the listener that was paused
+            longest.
         queued: clients in the kernel's queues of all listeners; None where the system does not tell.
         backlog: how many these queues hold; None where the system does not tell.
         descriptors: descriptors that the process has open; None where the system does not tell.

@@ -195,7 +195,12 @@ def test_client_that_waits_at_an_accept_is_counted_when_it_is_reset(faulty):
     """Two listeners, room for one: who was taken beyond it is held, and then refused."""
     server, faults = faulty(limits=fastaccept.Limits(max_connections=1))
     other = server.server.listen("127.0.0.1", 0)[0]
-    socks = [socket.create_connection(address, timeout=20) for address in (other.address, server.listener.address)]
+    wait_until(lambda: server.in_loop(lambda: faults.posted) == 2)
+
+    def connect_to_both():          # in the loop's thread, so that the next wait finds both taken
+        return [socket.create_connection(address, timeout=20) for address in (other.address, server.listener.address)]
+
+    socks = server.in_loop(connect_to_both)
     wait_until(lambda: server.server.active == 1 and server.in_loop(lambda: faults.held) == 1)
     assert server.server.stats().accepts_abandoned == 0
     server.server.pause("refuse")
