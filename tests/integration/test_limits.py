@@ -104,7 +104,7 @@ def test_auto_is_a_share_of_the_descriptors(serve):
         assert 0.85 * free < limit <= 0.9 * free
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix-domain sockets")
+@pytest.mark.linux("AF_UNIX")
 @pytest.mark.parametrize("policy", ["queue", "refuse", "reject"])
 def test_unix_domain_socket(tmp_path, policy):
     path = str(tmp_path / "s")
