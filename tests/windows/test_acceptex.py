@@ -10,10 +10,9 @@ import fastaccept
 if sys.platform != "win32":
     pytest.skip("AcceptEx is Windows'", allow_module_level=True)
 
-from helpers.net import echo, is_answered, receive, receive_all, wait_until
-
 from fastaccept._iocp import IocpBackend
 from fastaccept._iocp_faults import Faults
+from helpers.net import echo, is_answered, receive, receive_all, wait_until
 
 SHORT = [4, 8, 1450, 10022, 10024, 10055]              # a resource is short
 GONE = [64, 121, 676, 1236, 10053, 10054]              # that client is gone
@@ -131,7 +130,7 @@ def test_posted_accepts_count_against_the_limit(faulty):
 
 
 def test_room_for_one_is_open_to_both_listeners(faulty):
-    server, faults = faulty(limits=fastaccept.Limits(max_connections=1))
+    server, _faults = faulty(limits=fastaccept.Limits(max_connections=1))
     other = server.server.listen("127.0.0.1", 0)[0]
     for address in (other.address, server.listener.address) * 3:
         sock = socket.create_connection(address, timeout=20)
@@ -151,7 +150,7 @@ def test_room_for_one_is_open_to_both_listeners(faulty):
 
 
 def test_refuse_resets_and_resumes(faulty):
-    server, faults = faulty(limits=fastaccept.Limits(max_connections=1), when_full="refuse")
+    server, _faults = faulty(limits=fastaccept.Limits(max_connections=1), when_full="refuse")
     assert is_served(server.connect())
     wait_until(lambda: server.server.stats().refused_episodes == 1)
     with pytest.raises(ConnectionRefusedError):
