@@ -110,7 +110,7 @@ cdef class Backend:
     # Tries at once. Fewer bytes than offered: the rest is under way, the slices stay valid and no send() follows, until IO_SENT.
     cdef int64_t send(self, uint64_t token, const io_slice_t *slices, int n) noexcept nogil
     cdef int shutdown_write(self, uint64_t token) noexcept nogil
-    cdef int64_t unsent(self, uint64_t token) noexcept nogil           # bytes the peer has not acknowledged; -1 = unknown
+    cdef int64_t unsent(self, uint64_t token) noexcept nogil           # bytes (or more than 0) the peer has not acknowledged; -1 = unknown
     cdef int local_address(self, uint64_t token, address_t *address) noexcept nogil
     cdef int64_t handle_of(self, uint64_t token) noexcept nogil        # for get_extra_info; -1 = none
     cdef int set_option(self, uint64_t token, int option, int value) noexcept nogil    # socket_option_t

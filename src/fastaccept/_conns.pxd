@@ -15,6 +15,8 @@ State of a conn_t, written by _set_state() alone:
                                                                |                                            ^
                                                                +--all acknowledged, or FIN already seen-----+
 
+    Where the system does not tell what is acknowledged, a LINGERING connection ends when nothing has come for a while.
+
 Guarantees
   - No callback runs from inside a call: what a call asks for is noted (conn_attend), and the loop sees to it when the
     callback that made the call has returned.

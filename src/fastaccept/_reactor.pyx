@@ -41,7 +41,8 @@ cdef class Reactor:
 
     Args:
         backend: Backend; opened here.
-        owner: told of what is rare, through its methods _accept_error, _callback_error, _paused and _resumed.
+        owner: told of what is rare, through its methods _accept_error, _callback_error, _paused and _resumed; asked by
+            _kernel_memory for the bytes that the kernel holds, -1 = unknown.
     Raises:
         OSError: the system has no descriptor or memory for the backend.
     """

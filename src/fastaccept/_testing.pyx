@@ -29,6 +29,7 @@ class Peer:
     Attributes:
         inbox: what recv() gives, one item a call: bytes, b"" for the end, or an int errno.
         outbox: what the server has sent. room: bytes that send() takes before it is short; None = any.
+        unsent: what unsent() answers: bytes not acknowledged, -1 = unknown.
         closed: None, "fin" or "rst".
     """
 
@@ -37,6 +38,7 @@ class Peer:
         self.inbox = collections.deque()
         self.outbox = bytearray()
         self.room = None
+        self.unsent = 0
         self.reading = False
         self.sending = False
         self.shut = False
@@ -224,7 +226,8 @@ cdef class ScriptedBackend(Backend):
         return 0
 
     cdef int64_t unsent(self, uint64_t token) noexcept nogil:
-        return 0
+        with gil:
+            return self.by_token[token].unsent
 
     cdef void close_socket(self, uint64_t token, bint reset) noexcept nogil:
         with gil:

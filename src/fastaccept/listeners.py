@@ -38,7 +38,7 @@ class Listener:
 
     @property
     def reasons(self) -> frozenset[str]:
-        """Why it does not accept: a set of "limit", "resources", "user", "drain"; empty exactly when it accepts."""
+        """Why it does not accept: a set of "limit", "resources", "memory", "user", "drain"; empty exactly when it accepts."""
         return self._look()[1]
 
     @property

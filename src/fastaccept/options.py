@@ -50,7 +50,8 @@ class Limits(Record):
     Args:
         max_connections: connections accepted and not yet released, exactly: an int in 1..2**31-1, None for no limit, or "auto"
             (default): 90 % of the descriptors that are free when listening begins, `reserve_fds` taken off, after the soft limit
-            was raised to the hard one (getrlimit(2), RLIMIT_NOFILE).
+            was raised to the hard one (getrlimit(2), RLIMIT_NOFILE). Windows has no such limit: there it is what
+            `max_kernel_memory` leaves, or 90 % of the free memory if that is less, at 8 KiB a connection (an estimate).
         resume_at: when full, accept again once so few are open: an int in 0..max_connections-1, or a float in 0..1 as a share of
             max_connections. Default None: max_connections - 1, so that nobody waits while a slot is free.
         reserve_fds: descriptors, 0..2**20, default 32, that are left free for the application's own files; when only these are left,
@@ -59,6 +60,11 @@ class Limits(Record):
             reading from it pauses; on_drain is called at a quarter of it.
         max_write_buffer: bytes, 1..2**62, default 16 MiB: with so many waiting on a connection, the next write aborts it.
         max_write_buffer_total: bytes, 1..2**62, default 1 GiB: the same, counted over the whole server.
+        max_kernel_memory: accepting pauses while the kernel holds so much for TCP, over all processes, and goes on when it has fallen
+            1/16 below: a float over 0 and up to 1 (default 0.9) as a share of the most that it may hold, an int in 1..2**62 as
+            bytes, or None for no limit. Linux: "mem" of /proc/net/sockstat against the third number of net.ipv4.tcp_mem (tcp(7)),
+            which a container may not be shown; then a share has no effect, and bytes have. Windows: the non-paged pool, whose
+            most is taken to be 75 % of the memory, and 128 GiB ("Memory Limits for Windows and Windows Server Releases").
     Raises:
         TypeError, ValueError: an option is out of its range.
     """
@@ -69,6 +75,7 @@ class Limits(Record):
     write_high_water: int = 65536
     max_write_buffer: int = 16 * 2**20
     max_write_buffer_total: int = 2**30
+    max_kernel_memory: Union[int, float, None] = 0.9
 
     def __post_init__(self) -> None:
         if self.max_connections is not None and self.max_connections != "auto":
@@ -77,6 +84,7 @@ class Limits(Record):
         check_int("reserve_fds", self.reserve_fds, 0, 2**20)
         for name in ("write_high_water", "max_write_buffer", "max_write_buffer_total"):
             check_int(name, getattr(self, name), 1, BYTES_MAX)
+        self._check_max_kernel_memory()
         if self.max_write_buffer < self.write_high_water:
             raise ValueError(
                 f"max_write_buffer is {self.max_write_buffer}; allowed is write_high_water ({self.write_high_water}) or more"
@@ -91,6 +99,14 @@ class Limits(Record):
             return
         high = self.max_connections - 1 if isinstance(self.max_connections, int) else CONNECTIONS_MAX
         check_int("resume_at", self.resume_at, 0, high, ", or a float in 0..1")
+
+    def _check_max_kernel_memory(self) -> None:
+        value, also = self.max_kernel_memory, ", a float over 0 and up to 1, or None"
+        if isinstance(value, float):
+            if not 0 < value <= 1:
+                raise ValueError(f"max_kernel_memory is {value!r}; allowed is an int in 1..{BYTES_MAX}{also}")
+        elif value is not None:
+            check_int("max_kernel_memory", value, 1, BYTES_MAX, also)
 
     def marks(self, max_connections: Optional[int]) -> tuple[Optional[int], Optional[int]]:
         """Return (high, low) for a maximum that is a number or None: pause at high, resume at low."""

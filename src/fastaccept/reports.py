@@ -14,6 +14,7 @@ class Reports:
     """The part of Server that the loop calls. Threads: the loop's."""
 
     _loop: Any
+    _memory: Any
     _listeners: dict[int, Any]
     _on_error: Callable[..., Any]
     _on_pause: Optional[Callable[..., Any]]
@@ -47,6 +48,10 @@ class Reports:
 
     def _resumed(self, number: int) -> None:
         self._tell("on_resume", self._on_resume, self._listeners.get(number))
+
+    def _kernel_memory(self) -> int:
+        used = self._memory.used()
+        return -1 if used is None else used
 
     def _accept_error(self, number: int, code: int, is_new: bool, action: str, retry_in_s: Optional[float]) -> None:
         self._failures["accept"] = self._failures.get("accept", 0) + 1

@@ -11,6 +11,7 @@ from fastaccept.backends import DefaultBackend
 from fastaccept.descriptors import auto_max_connections
 from fastaccept.errors import ServerClosed
 from fastaccept.listeners import Listener
+from fastaccept.memory import KernelMemory, auto_by_memory
 from fastaccept.options import (
     BACKLOG_MAX,
     PAUSE_MODES,
@@ -54,11 +55,11 @@ class Server(Reports):
         on_error(event): an ErrorEvent: accept failed (once an episode), a listener died, a callback raised. None: one line goes
             to logging.getLogger("fastaccept"), at most one a second for each operation.
         on_pause(listener, reasons): a listener has stopped accepting, or stands for other reasons than before; reasons is a
-            frozenset of "limit", "resources", "user".
+            frozenset of "limit", "resources", "memory", "user".
         on_resume(listener): it accepts again.
         limits: Limits, default Limits().
         timeouts: Timeouts, default Timeouts().
-        when_full: what a client meets while the server is full or a resource is short:
+        when_full: what a client meets while the server is full, or a resource or the kernel's memory is short:
             "queue" (default): it waits in the kernel's backlog;
             "refuse": it is refused (ECONNREFUSED), those that wait are reset; the port stays ours. A Unix-domain listener queues
             instead;
@@ -108,6 +109,7 @@ class Server(Reports):
         self._thread: Optional[threading.Thread] = None
         self._drain_result: Optional[DrainResult] = None
         self._loop = Control(DefaultBackend() if _backend is None else _backend, self)
+        self._memory = KernelMemory()
         self._is_closed = False
         for name, callback in callbacks.items():
             setattr(self._loop, name, callback)
@@ -309,6 +311,7 @@ class Server(Reports):
         for number in list(self._listeners):
             self._forget_listener(number)
         self._loop.close()
+        self._memory.close()
 
     def __enter__(self) -> Server:
         return self
@@ -336,15 +339,18 @@ class Server(Reports):
         self._run_in_loop(self._apply_limits, check_instance("limits", limits, Limits))
 
     def _apply_limits(self, limits: Limits) -> None:
+        self._memory.open()
+        memory_limit = self._memory.limit(limits.max_kernel_memory)
         maximum = limits.max_connections
         if maximum == "auto":
-            maximum = auto_max_connections(limits.reserve_fds)
+            maximum = auto_max_connections(limits.reserve_fds) or auto_by_memory(memory_limit)
             if maximum is not None:  # what our own connections hold now will be free for connections
                 maximum += self._loop.active
         high, low = limits.marks(maximum)  # type: ignore[arg-type]
         self._loop.set_limits(
             high, low, limits.reserve_fds, limits.write_high_water, limits.max_write_buffer, limits.max_write_buffer_total
         )
+        self._loop.set_memory_limit(memory_limit)
         self._limits = limits
 
     def pause(self, how: str = "refuse") -> None:
@@ -440,7 +446,7 @@ class Server(Reports):
 
     def stats(self) -> Stats:
         """Return a snapshot of the server's figures. Cheap, needs no descriptor, and is safe from any thread."""
-        return snapshot(self._loop, [listener._number for listener in self.listeners])
+        return snapshot(self._loop, [listener._number for listener in self.listeners], self._memory.used())
 
     def __repr__(self) -> str:
         if self._is_closed:

@@ -37,11 +37,13 @@ class Stats(Record):
         resumes: times that it went back.
         accept_calls: accept calls made, of any kind.
         accept_errors: failures of accept, by errno.
-        paused_s: seconds spent paused, by reason ("limit", "resources", "user", "drain"), of the listener that was paused longest.
+        paused_s: seconds spent paused, by reason ("limit", "resources", "memory", "user", "drain"), of the listener that was paused longest.
         queued: clients in the kernel's queues of all listeners; None where the system does not tell.
         backlog: how many these queues hold; None where the system does not tell.
         descriptors: descriptors that the process has open; None where the system does not tell.
         descriptor_limit: the soft limit; None = none.
+        kernel_memory: bytes that the kernel holds for TCP, over all processes (Limits.max_kernel_memory); None where it does not tell.
+        kernel_memory_limit: bytes at which accepting pauses; None = none, or a share of what is not known.
         bytes_received, bytes_sent: bytes that went through connections.
         write_buffered_bytes: given to write() and not yet taken by the system, now.
         write_overflows: connections aborted for max_write_buffer or max_write_buffer_total.
@@ -69,6 +71,8 @@ class Stats(Record):
     backlog: Optional[int]
     descriptors: Optional[int]
     descriptor_limit: Optional[int]
+    kernel_memory: Optional[int]
+    kernel_memory_limit: Optional[int]
     bytes_received: int
     bytes_sent: int
     write_buffered_bytes: int
@@ -81,12 +85,12 @@ class Stats(Record):
     user_space_bytes: int
 
 
-# By bit of the set of reasons (_admission.pxd); memory and rate have no code yet.
-_REASONS = {"limit": 0, "resources": 1, "user": 4, "drain": 5}
+# By bit of the set of reasons (_admission.pxd); rate has no code yet.
+_REASONS = {"limit": 0, "resources": 1, "memory": 2, "user": 4, "drain": 5}
 
 
-def snapshot(loop: Any, listeners: list[int]) -> Stats:
-    """Return the figures of a loop (a Control) and of its listeners, given by number."""
+def snapshot(loop: Any, listeners: list[int], kernel_memory: Optional[int]) -> Stats:
+    """Return the figures of a loop (a Control) and of its listeners, given by number, with what the kernel holds."""
     paused = [loop.paused_ms(number) for number in listeners]
     queues = [look for look in map(loop.listener_state, listeners) if look[2] is not None]
     return Stats(
@@ -97,5 +101,6 @@ def snapshot(loop: Any, listeners: list[int]) -> Stats:
         backlog=sum(look[3] for look in queues) if queues else None,
         descriptors=descriptors_in_use(),
         descriptor_limit=descriptor_limit(),
+        kernel_memory=kernel_memory,
         **loop.counters(),
     )

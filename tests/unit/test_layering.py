@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "fastaccept"
 #           ├─► options, errors    └─► _backend ◄── _epoll | _iocp | _testing   know nothing above _backend
 #           └─► backends ─► _epoll | _iocp             └──────┴─► _platform     nobody else cimports it
 LEAVES = {"_admission", "_buffers", "_slots", "_stats", "_timers"}
-PYTHON_LEAVES = {"descriptors", "errors", "listeners", "options", "records", "stats"}
+PYTHON_LEAVES = {"descriptors", "errors", "listeners", "memory", "options", "records", "stats"}
 BELOW_A_BACKEND = {"_backend", "_buffers", "_slots", "_platform"}
 MAY_IMPORT = {
     "_admission": set(),
@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "errors": {"records", "winerrors"},
     "winerrors": set(),
     "listeners": set(),
+    "memory": set(),
     "sockets": {"errors"},
     "options": {"records"},
     "stats": {"descriptors", "records"},
