@@ -9,6 +9,7 @@ from fastaccept._conns cimport Connections, conn_t, end_cause_t
 cdef enum:
     BATCH = 512                      # events of one turn
     READ_BYTES = 65536               # most that one recv() takes: one callback's worth
+    BULKY_BYTES = 4096               # after a longer read the next one goes to the callback without being copied
 
 cdef class Reactor:
     # The application's callbacks; None = not wanted.
@@ -46,6 +47,7 @@ cdef class Reactor:
     cdef int _on_accepted(self, io_event_t *event) except -1
     cdef int _on_connected(self, conn_t *conn, int error) except -1
     cdef int _on_readable(self, conn_t *conn) except -1
+    cdef bytes _receive(self, conn_t *conn, int64_t *n)
     cdef int _on_eof(self, conn_t *conn) except -1
     cdef int _on_ended(self, conn_t *conn) except -1
     cdef int _on_closed(self, conn_t *conn) except -1
