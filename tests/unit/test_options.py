@@ -28,7 +28,7 @@ from helpers import net
         ({"max_kernel_memory": 0.0}, "max_kernel_memory is 0.0; allowed is an int in 1..4611686018427387904, a float over 0 and"),
         ({"max_kernel_memory": 1.01}, "max_kernel_memory is 1.01"),
         ({"max_kernel_memory": float("nan")}, "max_kernel_memory is nan"),
-        ({"max_kernel_memory": 0}, "max_kernel_memory is 0; allowed is an int in 1..4611686018427387904, a float over 0 and up to 1, or None"),
+        ({"max_kernel_memory": 0}, "max_kernel_memory is 0; allowed is an int in 1..4611686018427387904, a float over 0 and up to 1"),
         ({"max_kernel_memory": True}, "max_kernel_memory is True"),
         ({"max_kernel_memory": "90%"}, "max_kernel_memory is '90%'"),
     ],
