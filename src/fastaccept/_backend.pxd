@@ -93,7 +93,8 @@ cdef class Backend:
     # life
     cdef int open(self) except -1                             # raises OSError
     cdef void shutdown(self) noexcept nogil                   # closes whatever is still open
-    cdef int64_t now_ms(self) noexcept nogil                  # monotonic
+    cdef int64_t now_us(self) noexcept nogil                  # monotonic
+    cdef int64_t now_ms(self) noexcept nogil                  # the same, in milliseconds
     # listeners: numbers from 0, given by the loop
     cdef int listener_open(self, uint32_t number, handle_t handle, int backlog) noexcept nogil   # owns handle unless it fails
     cdef int listener_mode(self, uint32_t number, accept_mode_t mode) noexcept nogil

@@ -10,8 +10,11 @@ cdef class Backend:
     cdef void shutdown(self) noexcept nogil:
         pass
 
-    cdef int64_t now_ms(self) noexcept nogil:
+    cdef int64_t now_us(self) noexcept nogil:
         return 0
+
+    cdef int64_t now_ms(self) noexcept nogil:
+        return self.now_us() // 1000
 
     cdef int listener_open(self, uint32_t number, handle_t handle, int backlog) noexcept nogil:
         return -ENOSYS

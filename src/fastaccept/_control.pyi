@@ -7,6 +7,7 @@ class Control:
     on_drain: Optional[Callable[..., Any]]
     on_close: Optional[Callable[..., Any]]
     stopping: bool
+    spin_us: int
     draining: bool
     is_open: bool
     def __init__(self, backend: Any, owner: Any) -> None: ...

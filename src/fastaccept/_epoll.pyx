@@ -71,10 +71,10 @@ cdef class EpollBackend(EpollListeners):
         close_if_open(&self.wakeup_fd)
         close_if_open(&self.epfd)
 
-    cdef int64_t now_ms(self) noexcept nogil:
+    cdef int64_t now_us(self) noexcept nogil:
         cdef timespec now
         sys.clock_gettime(sys.CLOCK_MONOTONIC, &now)
-        return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+        return <int64_t>now.tv_sec * 1000000 + now.tv_nsec // 1000
 
     # ---- connections
 
@@ -382,7 +382,7 @@ cdef class EpollBackend(EpollListeners):
         if written:
             timeout_ms = 0
         n = self._epoll_wait(ready, (capacity - written) // 2, 0 if self.n_fresh else timeout_ms)
-        if n == 0 and self.n_fresh and timeout_ms != 0:
+        if n == 0 and self.n_fresh and written == 0:
             written += self._watch_fresh(&events[written], (capacity - written) // 2)
             n = self._epoll_wait(ready, (capacity - written) // 2, 0 if written else timeout_ms)
         if n < 0 and not written and not self.n_fresh:

@@ -124,11 +124,11 @@ cdef class IocpBackend(Backend):
             self.is_started = False
             sys.WSACleanup()
 
-    cdef int64_t now_ms(self) noexcept nogil:
+    cdef int64_t now_us(self) noexcept nogil:
         cdef sys.LARGE_INTEGER count
         sys.QueryPerformanceCounter(&count)
-        # Split, because a thousand times the count overflows after some years of uptime.
-        return count.QuadPart // self.ticks_per_s * 1000 + count.QuadPart % self.ticks_per_s * 1000 // self.ticks_per_s
+        # Split, because a million times the count overflows after some days of uptime.
+        return count.QuadPart // self.ticks_per_s * 1000000 + count.QuadPart % self.ticks_per_s * 1000000 // self.ticks_per_s
 
     # ---- listeners
 

@@ -23,6 +23,7 @@ cdef class Reactor:
     cdef io_event_t events[BATCH]
     cdef int n_events                # of the batch
     cdef int next_event              # first one of it that is not dispatched: a callback may leave by KeyboardInterrupt
+    cdef public int64_t spin_us      # how long to look for events without sleeping, after some have come
     cdef bytes read_buffer
     cdef Connection spare            # a handle that nobody else holds, for the next callback
     # waking and ending
@@ -38,6 +39,7 @@ cdef class Reactor:
 
     cpdef int turn(self, int64_t max_wait_ms=*) except -1
     cdef int _wait(self, int64_t timeout_ms) except -1
+    cdef int _spin(self, int64_t timeout_ms) noexcept nogil
     cdef int64_t _wait_ms(self, int64_t max_wait_ms) noexcept
     cdef int _dispatch(self, io_event_t *event) except -1
     cdef int _run_due(self) except -1

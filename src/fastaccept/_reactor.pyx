@@ -95,7 +95,10 @@ cdef class Reactor:
         cdef int n
         self.backend.accept_room = limits_room(&self.acceptor.limits)
         with nogil:
-            n = self.backend.wait(self.events, BATCH, timeout_ms)
+            if self.spin_us and self.n_events:
+                n = self._spin(timeout_ms)
+            else:
+                n = self.backend.wait(self.events, BATCH, timeout_ms)
         self.table.now_ms = self.backend.now_ms()
         self.table.stats.turns += 1
         self.next_event = 0
@@ -104,6 +107,14 @@ cdef class Reactor:
             raise os_error(-n)
         # Callbacks let signal handlers run; a loop whose events call nothing needs this to hear Ctrl-C.
         return PyErr_CheckSignals()
+
+    cdef int _spin(self, int64_t timeout_ms) noexcept nogil:
+        """The last batch was not empty: look for more without sleeping. If none comes the turn is an empty one, and the next sleeps."""
+        cdef int64_t end_us = self.backend.now_us() + (self.spin_us if timeout_ms < 0 else min(self.spin_us, timeout_ms * 1000))
+        cdef int n = self.backend.wait(self.events, BATCH, 0)
+        while n == 0 and self.backend.now_us() < end_us:
+            n = self.backend.wait(self.events, BATCH, 0)
+        return n
 
     cdef int64_t _wait_ms(self, int64_t max_wait_ms) noexcept:
         """How long the next wait may be: until the earliest deadline; -1 = for ever."""

@@ -16,6 +16,7 @@ BYTES_MAX = 2**62
 BACKLOG_MAX = 65535
 WHEN_FULL = ("queue", "refuse", "reject")
 PAUSE_MODES = ("refuse", "queue")
+SPIN_MAX_US = 1_000_000  # as long as signals may have to wait
 # More than fits into any send buffer would not arrive: a rejected client gets one non-blocking send.
 REJECT_MESSAGE_MAX = 65536
 

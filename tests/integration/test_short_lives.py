@@ -1,5 +1,5 @@
 """Ensures that the shortcuts for clients that come, ask and go hold nobody else up: a socket that is read without being watched, and
-an accept that takes one client at first (_epoll, _epoll_accept)."""
+an accept that takes one client at first (_epoll, _epoll_accept); nor does spin_us."""
 
 import sys
 
@@ -23,9 +23,9 @@ def busy(serve):
     is_over.append(True)
 
 
-@pytest.fixture(params=["busy", "idle"])
+@pytest.fixture(params=["busy", "idle", "spinning"])
 def running(request, serve):
-    return request.getfixturevalue("busy") if request.param == "busy" else serve()
+    return request.getfixturevalue("busy") if request.param == "busy" else serve(spin_us=200 if request.param == "spinning" else 0)
 
 
 def test_a_new_client_is_answered_again_and_again(running):

@@ -11,7 +11,7 @@ from fastaccept.memory import KernelMemory, PerformanceInfo, connections_by_memo
 GIB = 2**30
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
-linux = pytest.mark.linux("/proc")
+linux = pytest.mark.linux("/proc, with which TCP tells of its memory")
 
 
 @linux

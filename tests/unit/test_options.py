@@ -56,6 +56,8 @@ def test_timeouts(name, value):
         ({"when_full": "drop"}, "when_full is 'drop'; allowed are 'queue', 'refuse', 'reject'"),
         ({"reject_message": "text"}, "reject_message is 'text'; allowed is bytes"),
         ({"reject_message": b"x" * 65537}, "reject_message has 65537 bytes"),
+        ({"spin_us": -1}, "spin_us is -1; allowed is an int in 0..1000000"),
+        ({"spin_us": 1.5}, "spin_us is 1.5"),
     ],
 )
 def test_server(options, said):

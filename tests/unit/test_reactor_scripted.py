@@ -664,3 +664,48 @@ def check_few(self):
 
 
 Scene.check_few = check_few
+
+
+def spinning_waits(s):
+    """The waits of the next turn."""
+    s.backend.waits.clear()
+    s.turn()
+    return list(s.backend.waits)
+
+
+def test_spin_looks_for_events_after_events_and_sleeps_after_that(scene):
+    s = scene(spin_us=100)
+    s.backend.arrive(0)
+    assert spinning_waits(s) == [-1]  # nothing had happened before
+    assert spinning_waits(s) == [0] * 10  # a look each 10 us
+    assert spinning_waits(s) == [-1]
+
+
+def test_spin_ends_with_the_first_event(scene):
+    s = scene(spin_us=100)
+    s.backend.arrive(0)
+    s.turn()
+    s.backend.peer(0).inbox.append(b"x")
+    assert spinning_waits(s) == [0]
+    assert bytes(s.backend.peer(0).outbox) == b"x"
+    assert len(spinning_waits(s)) == 10  # and begins anew
+
+
+def test_spin_makes_no_timer_late(scene):
+    s = scene(spin_us=1_000_000)
+    due = s.backend.clock_ms + 2
+    s.server.call_later(0.002, s.events.append, "called")
+    s.backend.arrive(0)
+    s.turn()
+    before = s.backend.clock_us
+    s.turn()
+    assert 2000 <= s.backend.clock_us - before < 2100
+    s.backend.clock_ms = due
+    s.turn()
+    assert s.events == ["called"]
+
+
+@pytest.mark.parametrize("value", [0, 50])
+def test_no_spin_without_events_or_when_not_asked_for(scene, value):
+    s = scene(spin_us=value)
+    assert [spinning_waits(s) for _ in range(3)] == [[-1]] * 3
