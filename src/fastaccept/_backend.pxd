@@ -88,6 +88,7 @@ cdef enum:
 cdef class Backend:
     cdef int64_t accept_room         # written by the loop before each wait; counted down for each IO_ACCEPTED
     cdef uint64_t accept_calls       # for stats(): accept calls made, by any mode
+    cdef uint64_t accepts_abandoned  # for stats(): accepts whose client, if they had one already, was reset and not reported
 
     # life
     cdef int open(self) except -1                             # raises OSError

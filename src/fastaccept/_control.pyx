@@ -246,6 +246,7 @@ cdef class Control(Reactor):
         found = dict(stats)
         found["accept_errors"] = {python_errno(i): stats.accept_errors[i] for i in range(STATS_ERRNOS) if stats.accept_errors[i]}
         found["accept_calls"] = self.backend.accept_calls
+        found["accepts_abandoned"] = self.backend.accepts_abandoned
         found["kernel_memory_limit"] = None if self.acceptor.memory_limit == INT64_MAX else self.acceptor.memory_limit
         found["user_space_bytes"] = (slots_bytes(&self.table.slots) + timers_bytes(&self.table.timers) + self.backend.bytes_held()
                                      + self.table.pool.in_use * sizeof(outq_t) + self.table.pool.size * sizeof(outq_t)

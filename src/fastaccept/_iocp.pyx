@@ -56,6 +56,7 @@ cdef class IocpBackend(Backend):
         self.accepting.calls = &self.calls           # of this object, which alone holds the other one
         self.accepting.room = &self.accept_room
         self.accepting.made = &self.accept_calls
+        self.accepting.abandoned = &self.accepts_abandoned
 
     def __dealloc__(self):
         self.shutdown()

@@ -18,7 +18,7 @@ from collections import namedtuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Union
+    from typing import Any, Optional, Union
 
 SOCKSTAT = "/proc/net/sockstat"
 TCP_MEM = "/proc/sys/net/ipv4/tcp_mem"
@@ -28,10 +28,14 @@ POOL_MAX = 128 * 2**30
 # Non-paged pool that one connection takes: an estimate, for Microsoft gives no figure. Windows 2003 had 256 MiB of pool at most,
 # and a server there met its end at 31,200 connections (Holgate, "Handling lots of socket connections"): 8.4 KiB each, at most.
 CONNECTION_BYTES = 8192
+# Its size, nine numbers of pages and the size of one, handles, processes, threads; as C lays it out.
+PERFORMANCE_INFORMATION = "L10N3L0N"
 # A process has so many handles, and a connection takes one (Russinovich, "Pushing the Limits of Windows: Handles").
 HANDLES_MAX = 1 << 24
 # max_connections="auto" takes this share of what is there, as it does of descriptors.
 AUTO_SHARE = 0.9
+
+_get_performance_info: Any = None  # once it was wanted
 
 
 class PerformanceInfo(namedtuple("PerformanceInfo", "physical_bytes available_bytes nonpaged_bytes handles")):
@@ -127,13 +131,15 @@ def auto_by_memory(limit: Optional[int]) -> Optional[int]:
 
 def performance_info() -> Optional[PerformanceInfo]:
     """Return what Windows tells of its memory; None if it does not."""
+    global _get_performance_info
     import ctypes  # slow to import, and wanted here alone
     import struct
 
-    # PERFORMANCE_INFORMATION: its size, nine numbers of pages and the size of one, handles, processes, threads.
-    layout = struct.Struct("L10N3L0N")
-    raw = ctypes.create_string_buffer(layout.pack(layout.size, *[0] * 13), layout.size)
-    if not ctypes.WinDLL("psapi").GetPerformanceInfo(raw, layout.size):  # type: ignore[attr-defined]
+    if _get_performance_info is None:
+        _get_performance_info = ctypes.WinDLL("psapi").GetPerformanceInfo  # type: ignore[attr-defined]
+    size = struct.calcsize(PERFORMANCE_INFORMATION)
+    raw = ctypes.create_string_buffer(struct.pack("L", size), size)
+    if not _get_performance_info(raw, size):
         return None
-    _, _, _, _, physical, available, _, _, _, nonpaged, page, handles, _, _ = layout.unpack(raw.raw)
+    _, _, _, _, physical, available, _, _, _, nonpaged, page, handles, _, _ = struct.unpack(PERFORMANCE_INFORMATION, raw.raw)
     return PerformanceInfo(physical * page, available * page, nonpaged * page, handles)

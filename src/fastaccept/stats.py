@@ -36,8 +36,12 @@ class Stats(Record):
         pauses: times that a listener went from accepting to paused.
         resumes: times that it went back.
         accept_calls: accept calls made, of any kind.
+        accepts_abandoned: AcceptEx calls that failed for want of a resource, or were taken back (a pause that refuses, a listener
+            that was closed), when they may have had a client already. That client was reset, so none is left believing that it is
+            connected. 0 on Linux, where an accept has a client or has not.
         accept_errors: failures of accept, by errno.
-        paused_s: seconds spent paused, by reason ("limit", "resources", "memory", "user", "drain"), of the listener that was paused longest.
+        paused_s: seconds spent paused, by reason ("limit", "resources", "memory", "user", "drain"), of the listener that was paused
+            longest.
         queued: clients in the kernel's queues of all listeners; None where the system does not tell.
         backlog: how many these queues hold; None where the system does not tell.
         descriptors: descriptors that the process has open; None where the system does not tell.
@@ -65,6 +69,7 @@ class Stats(Record):
     pauses: int
     resumes: int
     accept_calls: int
+    accepts_abandoned: int
     accept_errors: dict[int, int]
     paused_s: dict[str, float]
     queued: Optional[int]

@@ -12,7 +12,7 @@ import pytest
 
 from helpers import net
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux("LD_PRELOAD")
 
 CHILD = """
 import sys, time, fastaccept

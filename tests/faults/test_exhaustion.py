@@ -13,7 +13,7 @@ import pytest
 
 from helpers import net
 
-pytestmark = pytest.mark.linux
+pytestmark = pytest.mark.linux("RLIMIT_NOFILE")
 
 # A server that does what it is told by lines on stdin, each answered by a line.
 CHILD = """

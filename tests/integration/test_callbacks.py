@@ -2,13 +2,13 @@
 
 import gc
 import signal
-import subprocess
 import sys
 
 import pytest
 
 import fastaccept
 from helpers import net
+from helpers.console import InConsole
 
 BULK = b"y" * 16_000_000  # more than the system takes at once, so that on_drain follows
 NAMES = ["on_connect", "on_data", "on_eof", "on_drain", "on_close"]
@@ -209,23 +209,23 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals to one process are POSIX's")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ["Ctrl-C", pytest.param(signal.SIGTERM, marks=pytest.mark.linux("SIGTERM"))])
 def test_first_signal_drains_and_the_second_interrupts(number):
     import socket
 
-    child = subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = InConsole(sys.executable, "-c", SERVE)
+    send = child.interrupt if number == "Ctrl-C" else lambda: child.process.send_signal(number)
     address = ("127.0.0.1", int(child.stdout.readline()))
     with socket.create_connection(address, timeout=net.DEADLINE_S) as sock:
         sock.sendall(b"a")
         assert sock.recv(1) == b"a"
-        child.send_signal(number)
+        send()
         net.wait_until(lambda: net.connects(address) == "refused", "draining")
         sock.sendall(b"b")
         assert sock.recv(1) == b"b"
-        child.send_signal(number)
-        out, err = child.communicate(timeout=20)
-    assert (child.returncode, out.strip(), err) == (0, "interrupted", "")
+        send()
+        code, out, err = child.end()
+    assert (code, out.strip(), err) == (0, "interrupted", "")
 
 
 @pytest.mark.parametrize("name", [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)])

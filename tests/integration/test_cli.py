@@ -11,34 +11,26 @@ import sys
 import pytest
 
 from helpers import net
+from helpers.console import InConsole
 
-if sys.platform == "win32":
-    pytest.skip("pseudo-terminals and signals to one process are POSIX's", allow_module_level=True)
-import pty
-
-pytestmark = pytest.mark.linux  # pseudo-terminals and signals to one process
+FASTACCEPT = [sys.executable, "-m", "fastaccept"]
 
 
 def fastaccept(*args, **options):
-    return subprocess.run([sys.executable, "-m", "fastaccept", *args], capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run([*FASTACCEPT, *args], capture_output=True, text=True, timeout=60, **options)
 
 
-class Serving:
+class Serving(InConsole):
     """fastaccept serve in a process of its own."""
 
     def __init__(self, *args):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fastaccept", "serve", "--port", "0", *args],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.first = self.process.stdout.readline()
+        super().__init__(*FASTACCEPT, "serve", "--port", "0", *args)
+        self.first = self.stdout.readline()
         self.port = int(re.search(r"port (\d+)", self.first)[1])
         self.target = f"127.0.0.1:{self.port}"
 
-    def stop(self, number=signal.SIGINT):
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, self.first + out, err
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
 
 
 @pytest.fixture
@@ -51,19 +43,18 @@ def serving():
 
     yield start
     for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.communicate()
+        one.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_drains_at_a_signal_and_says_so(serving, number):
+@pytest.mark.parametrize("end", [Serving.interrupt, pytest.param(Serving.terminate, marks=pytest.mark.linux("SIGTERM"))])
+def test_serve_drains_at_a_signal_and_says_so(serving, end):
     server = serving("--max-connections", "7", "--when-full", "refuse")
     assert "limit 7, when full: refuse" in server.first
     with socket.create_connection(("127.0.0.1", server.port), timeout=net.DEADLINE_S) as sock:
         sock.sendall(b"?")
         assert sock.recv(1) == b"?"  # the loop runs, so the signals are its
-    code, out, err = server.stop(number)
+    end(server)
+    code, out, err = server.end()
     assert (code, err) == (0, "") and "drained: " in out
 
 
@@ -75,12 +66,18 @@ def test_services(serving, service, expected):
         assert net.receive(sock, 5) == expected
 
 
-def test_status_is_plain_in_a_pipe_and_redrawn_in_a_terminal(serving):
+def test_status_is_plain_in_a_pipe(serving):
     server = serving("--every", "0.2")
-    lines = [server.process.stdout.readline() for _ in range(2)]
+    lines = [server.stdout.readline() for _ in range(2)]
     assert all("accepting: 0 of " in line and "\x1b" not in line for line in lines)
+
+
+@pytest.mark.linux("pseudo-terminals")
+def test_status_is_redrawn_in_a_terminal():
+    import pty
+
     parent, child = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "fastaccept", "serve", "--port", "0"], stdout=child, stderr=child)
+    process = subprocess.Popen([*FASTACCEPT, "serve", "--port", "0"], stdout=child, stderr=child)
     os.close(child)
     text = b""
     while text.count(b"\r") < 3:
@@ -144,15 +141,12 @@ def test_storm_paces_by_rate(serving):
 
 @pytest.mark.parametrize("command", ["storm", "demo"])
 def test_ctrl_c_is_clean(serving, command):
-    args = {"storm": ["storm", serving().target, "-n", "20", "--hold", "50"], "demo": ["demo", "-n", "100", "--seconds", "50"]}[command]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "fastaccept", *args],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole group
-    _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "")
+    args = ["demo", "-n", "100", "--seconds", "50"] if command == "demo" else ["storm", serving().target, "-n", "20", "--hold", "50"]
+    program = InConsole(sys.executable, "-u", "-m", "fastaccept", *args)
+    program.stdout.readline()
+    program.interrupt()
+    code, _, err = program.end()
+    assert (code, err) == (130, "")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +178,7 @@ def test_help_has_defaults(command):
         assert "default: " in " ".join(done.stdout.split())
 
 
+@pytest.mark.linux("/proc")
 def test_doctor_says_what_bites_first():
     found = json.loads(fastaccept("doctor", "--json", "-").stdout)
     names = {limit["name"] for limit in found["limits"]}
@@ -194,6 +189,11 @@ def test_doctor_says_what_bites_first():
 
 
 def test_demo_keeps_every_promise():
-    done = fastaccept("demo", "-n", "500", "--seconds", "0.3")
-    assert done.returncode == 0, done.stdout
-    assert "BROKEN" not in done.stdout and re.search(r"all \d+ kept", done.stdout)
+    for _ in range(3):  # what is timed takes longer on a machine that is busy with others; nothing else may be broken even once
+        done = fastaccept("demo", "-n", "1000", "--seconds", "0.3")
+        broken = [line for line in done.stdout.splitlines() if line.endswith(" BROKEN")]
+        assert done.returncode == bool(broken), done.stdout + done.stderr
+        assert all("median" in line or "CPU" in line for line in broken), done.stdout
+        if not broken:
+            break
+    assert not broken and re.search(r"all \d+ kept", done.stdout), done.stdout

@@ -10,8 +10,6 @@ import pytest
 
 from fastaccept import cli
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="descriptor limits and SIGPIPE are POSIX's")
-
 
 def run(*arguments, **options):
     return subprocess.run(
@@ -74,8 +72,7 @@ def test_a_wish_that_does_not():
     assert report["first"] in report["below"]
 
 
-@posix
-@pytest.mark.linux
+@pytest.mark.linux("RLIMIT_NOFILE")
 def test_the_figure_follows_the_descriptor_limit():
     done = run("doctor", "--json", "--connections=200", preexec_fn=limited_to(100, 256))
     report = json.loads(done.stdout)
@@ -133,7 +130,6 @@ def test_help_loads_no_command():
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
-@posix
 def test_a_reader_that_has_gone_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)

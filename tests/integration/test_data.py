@@ -12,6 +12,7 @@ import pytest
 
 import fastaccept
 from fastaccept import Limits, Timeouts
+from fastaccept.cli.demo_server import private_bytes
 from helpers import net
 
 
@@ -235,25 +236,19 @@ print(done)
 """
 
 
-@pytest.mark.linux
 @pytest.mark.timeout(600)
 def test_very_many_short_connections_leak_nothing(serve, request):
     total = request.config.getoption("--short-connections")
     running = serve(on_close=None)
-
-    def resident():
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * 4096
-
     def churn(n):
         done = net.run_python(CHURN, *running.address, n, timeout=550)
         assert (done.stdout.strip(), done.stderr) == (str(n), "")
         net.wait_until(lambda: running.server.active == 0, "all released")
 
     churn(2000)
-    before = resident(), net.open_descriptors(), running.server.stats()
+    before = private_bytes(), net.open_descriptors(), running.server.stats()
     churn(total)
-    after = resident(), net.open_descriptors(), running.server.stats()
+    after = private_bytes(), net.open_descriptors(), running.server.stats()
     assert after[2].closed - before[2].closed == total
     assert after[1] == before[1]
     assert after[2].user_space_bytes <= before[2].user_space_bytes + 200_000

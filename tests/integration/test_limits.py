@@ -104,7 +104,7 @@ def test_auto_is_a_share_of_the_descriptors(serve):
         assert 0.85 * free < limit <= 0.9 * free
 
 
-@pytest.mark.linux
+@pytest.mark.linux("/proc/net/sockstat")
 def test_kernel_memory_at_its_limit_pauses_until_there_is_more(serve):
     """Bytes that nobody reads fill the kernel's buffers; a limit below what they take pauses, a limit above ends it."""
     running = serve(on_data=None, on_connect=lambda conn: conn.pause_reading())

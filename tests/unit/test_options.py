@@ -25,7 +25,7 @@ from helpers import net
         ({"write_high_water": 0}, "write_high_water"),
         ({"max_write_buffer": 10, "write_high_water": 11}, "max_write_buffer is 10; allowed is write_high_water (11) or more"),
         ({"max_write_buffer_total": 1.5}, "max_write_buffer_total is 1.5"),
-        ({"max_kernel_memory": 0.0}, "max_kernel_memory is 0.0; allowed is an int in 1..4611686018427387904, a float over 0 and up to 1, or"),
+        ({"max_kernel_memory": 0.0}, "max_kernel_memory is 0.0; allowed is an int in 1..4611686018427387904, a float over 0 and"),
         ({"max_kernel_memory": 1.01}, "max_kernel_memory is 1.01"),
         ({"max_kernel_memory": float("nan")}, "max_kernel_memory is nan"),
         ({"max_kernel_memory": 0}, "max_kernel_memory is 0; allowed is an int in 1..4611686018427387904, a float over 0 and up to 1, or None"),

@@ -10,7 +10,7 @@ import pytest
 from fastaccept.cli import terminal
 from fastaccept.cli.terminal import ERASE_TO_END, StatusLine, progress, table
 
-needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty module")
+needs_pty = pytest.mark.linux("pseudo-terminals")
 
 
 class Clock:

@@ -10,11 +10,10 @@ import fastaccept
 if sys.platform != "win32":
     pytest.skip("completions are Windows'", allow_module_level=True)
 
-from helpers.net import receive, reset, wait_until
-
 from fastaccept._iocp import IocpBackend
 from fastaccept._iocp_faults import Faults
 from fastaccept.errors import os_error
+from helpers.net import receive, reset, wait_until
 
 BIG = bytes(range(256)) * 32768      # 8 MiB: more than the system takes at once
 

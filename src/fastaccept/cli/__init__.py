@@ -13,6 +13,7 @@ A command imports the engine inside `run`, so that its own --help is quick as we
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -90,12 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        _forget_stdout()
-        return EXIT_BROKEN_PIPE
     except CommandError as error:
         return _report(str(error))
     except OSError as error:
+        if _is_broken_pipe(error):
+            _forget_stdout()
+            return EXIT_BROKEN_PIPE
         where = f"{error.filename}: " if error.filename is not None else ""
         return _report(f"{where}{error.strerror or error}")
 
@@ -130,6 +131,12 @@ def _report(message: str) -> int:
     except OSError:
         pass  # nobody is left to be told
     return EXIT_ERROR
+
+
+def _is_broken_pipe(error: OSError) -> bool:
+    # Of a pipe with no reader the C runtime of Windows says EINVAL; what the system itself refuses has a winerror.
+    is_from_runtime = error.errno == errno.EINVAL and error.filename is None and getattr(error, "winerror", 0) is None
+    return isinstance(error, BrokenPipeError) or is_from_runtime
 
 
 def _forget_stdout() -> None:

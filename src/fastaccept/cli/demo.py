@@ -26,11 +26,12 @@ LOOK_S = 1.0  # how long a state is watched for its CPU
 ANSWER_S = 5.0  # nobody waits longer for what was promised
 BUSY = b"busy, come back later\n"
 
-# What the promises allow. The resume is timed in another process with two cores for all: its own 5 ms, and as much for the clock.
+# What the promises allow. The resume is timed in another process, so a tick of that one's scheduling is in it: Windows' is longer.
 CPU_SHARE_MAX = 0.02
-RESUME_MAX_S = 0.005
+RESUME_MAX_S = 0.015 if sys.platform == "win32" else 0.005
 ACCEPT_CALLS_MAX = 10
 IDLE_BYTES_MAX = 400
+IDLE_COUNT_MIN = 1_000  # memory is had in pieces for 1,024 connections, which fewer can't share
 
 
 def add_parser(subparsers: Any) -> None:
@@ -197,15 +198,16 @@ def overflow(server: ServerProcess, judge: Judge, fill: int) -> None:
         ask_all(beyond)
         figures, share, calls = server.watch()
         judge("never over the wall", "open at a limit of " + format_count(fill), format_count(figures["active"]), figures["active"] == fill)
-        judge("never silent", "clients known to wait", str(figures["queued"]), figures["queued"] in (QUEUED, None))
+        if figures["queued"] is not None:  # Windows does not tell
+            judge("never silent", "clients known to wait", str(figures["queued"]), figures["queued"] == QUEUED)
         judge("never spinning", "CPU while full", f"{share:.1%}, {calls} accept calls", share <= CPU_SHARE_MAX and calls == 0)
         judge("no phantoms", "clients beyond the limit that were answered", str(len(answered(beyond, 0.05))), not answered(beyond, 0))
 
     try:
         report = storm(address, fill, keep_going=True, label="  filling", on_opened=while_held)
         judge("never over the wall", "held and echoed to", format_count(report["made"]), report["made"] == fill)
-        per_connection = (seen["held"]["rss_bytes"] - before["rss_bytes"]) / fill
-        if before["rss_bytes"]:
+        per_connection = (seen["held"]["private_bytes"] - before["private_bytes"]) / fill
+        if before["private_bytes"] and fill >= IDLE_COUNT_MIN:
             judge("idle is free", "user-space bytes a connection", f"{per_connection:.0f}", per_connection <= IDLE_BYTES_MAX)
         served = len(answered(beyond, ANSWER_S))
         judge("never stuck", "served after the others left", f"{served} of {QUEUED}", served == QUEUED)

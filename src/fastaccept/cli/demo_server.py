@@ -3,6 +3,7 @@ answers each with one on stdout."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import sys
@@ -52,7 +53,7 @@ class DemoServer:
         return {
             **dataclasses.asdict(self.server.stats()),
             "state": listener.state, "reasons": sorted(listener.reasons), "events": self.events, "on_pause": self.pauses,
-            "cpu_s": time.process_time(), "at_s": time.monotonic(), "rss_bytes": rss_bytes(),
+            "cpu_s": time.process_time(), "at_s": time.monotonic(), "private_bytes": private_bytes(),
         }  # fmt: skip
 
     def descriptors(self, free: int | None) -> dict[str, Any]:
@@ -71,13 +72,25 @@ class DemoServer:
         return {}
 
 
-def rss_bytes() -> int:
-    """Resident memory, 0 where it can't be had."""
+def private_bytes() -> int:
+    """Memory that is this process's alone, 0 where it can't be had."""
+    if sys.platform == "win32":
+        return windows_private_bytes()
     try:
         with open("/proc/self/smaps_rollup", encoding="ascii") as file:
             return 1024 * next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
     except OSError:
         return 0
+
+
+def windows_private_bytes() -> int:
+    """The commit charge: PagefileUsage of PROCESS_MEMORY_COUNTERS, which is two DWORDs and eight SIZE_Ts.
+    https://learn.microsoft.com/windows/win32/api/psapi/ns-psapi-process_memory_counters"""
+    kernel32 = ctypes.WinDLL("kernel32")
+    counters = (ctypes.c_size_t * 9)()
+    process = ctypes.c_void_p(kernel32.GetCurrentProcess())
+    done = kernel32.K32GetProcessMemoryInfo(process, counters, ctypes.sizeof(counters))
+    return counters[7] if done else 0
 
 
 def main() -> None:

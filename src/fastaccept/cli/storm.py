@@ -92,7 +92,7 @@ def is_local(host: str) -> bool:
     address = ipaddress.ip_address(host.partition("%")[0])
     if address.is_loopback:
         return True
-    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as sock:  # Wine binds UDP to any address
         try:
             sock.bind((host, 0))
         except OSError:
