@@ -11,8 +11,8 @@ from fastaccept._connection import Connection
 from fastaccept.errors import ConnectionClosed, ErrorEvent, ServerClosed, WriteBufferFull
 from fastaccept.listeners import Listener
 from fastaccept.options import Limits, Timeouts
-from fastaccept.server import DrainResult, Server
-from fastaccept.stats import Stats
+from fastaccept.server import Server
+from fastaccept.stats import DrainResult, Stats
 
 __all__ = [
     "Connection",

@@ -2,9 +2,9 @@
 makes no system call (the backend does)."""
 from libc.stdint cimport INT64_MAX
 from fastaccept._admission cimport (
-    ADM_CHANGE, ADM_PAUSE, ADM_RESUME, REASON_RESOURCES, REASON_USER, admission_accepted, admission_count_failure, admission_drain,
-    admission_init, admission_limits, admission_pause, admission_released, admission_resources_short, admission_resume,
-    admission_retry, admission_verdict,
+    ADM_CHANGE, ADM_PAUSE, ADM_RESUME, REASON_MEMORY, REASON_RESOURCES, REASON_USER, admission_accepted, admission_count_failure,
+    admission_drain, admission_init, admission_limits, admission_memory, admission_pause, admission_released,
+    admission_resources_short, admission_resume, admission_retry, admission_verdict,
 )
 from fastaccept._backend cimport ACCEPT_FATAL, ACCEPT_PAUSE, ACCEPT_RETRY, MODE_ACCEPT, MODE_QUEUE, MODE_REFUSE, MODE_REJECT
 from fastaccept._stats cimport stats_count_accept_error
@@ -19,6 +19,7 @@ cdef class Acceptor:
         self.limits.low = INT64_MAX - 1
         self.full_mode = MODE_QUEUE
         self.user_mode = MODE_REFUSE
+        self.memory_limit = self.memory_due_ms = INT64_MAX
 
     cdef int64_t open(self, handle_t handle, int backlog, int64_t now_ms) except -1:
         """Take a bound handle over and listen on it. Raises OSError, and then the handle is the caller's still."""
@@ -39,6 +40,7 @@ cdef class Acceptor:
         listener.reject_failed = False
         admission_init(&listener.admission)
         admission_limits(&listener.admission, &self.limits, now_ms)
+        self._look_at_memory(now_ms)
         return number
 
     cdef void close(self, uint32_t number) noexcept:
@@ -48,7 +50,7 @@ cdef class Acceptor:
             self.backend.listener_close(number)
 
     cdef int64_t next_ms(self) noexcept:
-        cdef int64_t due = INT64_MAX
+        cdef int64_t due = self.memory_due_ms
         cdef uint32_t i
         for i in range(self.n_listeners):
             due = min(due, self.listeners[i].admission.retry_at_ms)
@@ -69,11 +71,32 @@ cdef class Acceptor:
         for i in range(self.n_listeners):
             admission_limits(&self.listeners[i].admission, &self.limits, now_ms)
             admission_released(&self.listeners[i].admission, now_ms)
+        if self.memory_due_ms != INT64_MAX:
+            self.memory_due_ms = min(self.memory_due_ms, self.memory_looked_ms + MEMORY_LOOK_MS)
 
     cdef void limits_changed(self, int64_t now_ms) noexcept:
         cdef uint32_t i
         for i in range(self.n_listeners):
             admission_limits(&self.listeners[i].admission, &self.limits, now_ms)
+
+    cdef int set_memory_limit(self, int64_t limit, int64_t now_ms) except -1:
+        self.memory_limit = limit
+        return self._look_at_memory(now_ms)
+
+    cdef int _look_at_memory(self, int64_t now_ms) except -1:
+        """Ask the owner what the kernel holds, and let it count for every listener."""
+        cdef int64_t used = -1
+        cdef uint32_t i
+        if self.memory_limit != INT64_MAX:
+            used = self.owner._kernel_memory()
+        self.memory_looked_ms = now_ms
+        self.memory_accepted = self.stats.accepted
+        self.memory_due_ms = INT64_MAX
+        for i in range(self.n_listeners):
+            admission_memory(&self.listeners[i].admission, used, self.memory_limit, now_ms)
+            if self.listeners[i].is_open and self.listeners[i].admission.reasons & REASON_MEMORY:
+                self.memory_due_ms = now_ms + MEMORY_RETRY_MS
+        return 0
 
     cdef int ended(self, const io_event_t *event, int64_t now_ms) except -1:
         cdef uint32_t number = <uint32_t>event.token
@@ -106,10 +129,11 @@ cdef class Acceptor:
         self.owner._accept_error(number, error, is_new, "paused", (listener.admission.retry_at_ms - now_ms) / 1000.0)
         return 0
 
-    cdef void retry(self, int64_t now_ms) noexcept:
+    cdef int retry(self, int64_t now_ms) except -1:
         cdef uint32_t i
         for i in range(self.n_listeners):
             admission_retry(&self.listeners[i].admission, now_ms)
+        return self._look_at_memory(now_ms) if now_ms >= self.memory_due_ms else 0
 
     cdef void pause(self, int64_t now_ms) noexcept:
         cdef uint32_t i
@@ -135,6 +159,9 @@ cdef class Acceptor:
         cdef listener_t *listener
         cdef int verdict
         cdef uint32_t i
+        if (self.memory_limit != INT64_MAX and self.stats.accepted != self.memory_accepted
+                and now_ms >= self.memory_looked_ms + MEMORY_LOOK_MS):
+            self._look_at_memory(now_ms)
         for i in range(self.n_listeners):
             listener = &self.listeners[i]
             if not listener.is_open:

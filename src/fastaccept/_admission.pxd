@@ -6,10 +6,11 @@ A listener accepts if and only if its set of pause reasons is empty.
     LIMIT       active >= high                                 active <= low                                   itself
     RESOURCES   accept failed for want of a resource           a connection was released, or the retry         itself
                                                                deadline passed
+    MEMORY      what the kernel holds has come to its limit    it has fallen 1/16 below it, or is unknown      itself
     USER        pause()                                        resume()                                        the user only
     DRAIN       drain(), close()                               never                                           the user only
 
-(MEMORY and RATE have their places in the set, and no code yet.)
+(RATE has its place in the set, and no code yet.)
 
 The state that users are shown follows from the set by precedence, so that no illegal combination exists:
 
@@ -17,7 +18,7 @@ The state that users are shown follows from the set by precedence, so that no il
     DRAINING    DRAIN is set
     PAUSED      USER is set
     THROTTLED   RESOURCES is set
-    FULL        LIMIT is set
+    FULL        LIMIT or MEMORY is set
     ACCEPTING   none is set
 
              admission_limits(active >= high)              admission_pause()
@@ -45,6 +46,8 @@ cdef enum:
     # Failures with less than this between them are one episode, and reported once. Longer than ACCEPT_RETRY_MAX_MS,
     # so that a retry that fails goes on with its episode.
     EPISODE_QUIET_MS = 2000
+    # Memory that wavers about its limit must not make accepting do so: 1/16 of the limit has to be free again.
+    MEMORY_SLACK = 16
     N_REASONS = 6
 
 cdef enum reason_t:
@@ -85,6 +88,7 @@ cdef void admission_resources_short(admission_t *adm, int64_t now_ms) noexcept n
 cdef bint admission_count_failure(admission_t *adm, int64_t now_ms) noexcept nogil     # True: the first of an episode
 cdef void admission_released(admission_t *adm, int64_t now_ms) noexcept nogil
 cdef void admission_retry(admission_t *adm, int64_t now_ms) noexcept nogil
+cdef void admission_memory(admission_t *adm, int64_t used, int64_t limit, int64_t now_ms) noexcept nogil    # used -1 = unknown
 cdef void admission_pause(admission_t *adm, int64_t now_ms) noexcept nogil
 cdef void admission_resume(admission_t *adm, int64_t now_ms) noexcept nogil
 cdef void admission_drain(admission_t *adm, int64_t now_ms) noexcept nogil

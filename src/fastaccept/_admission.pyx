@@ -59,6 +59,13 @@ cdef void admission_retry(admission_t *adm, int64_t now_ms) noexcept nogil:
         _resources_again(adm, now_ms)
 
 
+cdef void admission_memory(admission_t *adm, int64_t used, int64_t limit, int64_t now_ms) noexcept nogil:
+    if used >= limit:
+        _set_reasons(adm, adm.reasons | REASON_MEMORY, now_ms)
+    elif used <= limit - limit // MEMORY_SLACK:
+        _set_reasons(adm, adm.reasons & ~<unsigned int>REASON_MEMORY, now_ms)
+
+
 cdef void admission_pause(admission_t *adm, int64_t now_ms) noexcept nogil:
     _set_reasons(adm, adm.reasons | REASON_USER, now_ms)
 
@@ -148,6 +155,10 @@ cdef class Admission:
     def retry(self, int64_t now_ms):
         """Time has passed."""
         admission_retry(&self.adm, now_ms)
+
+    def memory(self, int64_t used, int64_t limit, int64_t now_ms):
+        """What the kernel holds was looked at; -1 = unknown."""
+        admission_memory(&self.adm, used, limit, now_ms)
 
     def pause(self, int64_t now_ms):
         """The user paused."""

@@ -20,7 +20,7 @@ Contract
     then may the slot be used again. close_socket() is a request for that event.
   - accept_room is written by the loop before each wait: no more IO_ACCEPTED than that are reported by it, over all listeners.
   - Reading is level-triggered: between read_start() and read_stop(), IO_READABLE comes with each wait as long as recv() would
-    give something. It may come once more after read_stop().
+    give something (two milliseconds later at most). It may come once more after read_stop(), or with nothing to read.
   - All calls but wakeup() come from the loop's thread. Those that can fail return 0 or more, or -errno.
   - Where the system numbers its errors in another way (Windows), an error carries that number above the errno (error_code), for
     OSError.winerror. EAGAIN and EINTR, which the loop compares with, never do.
@@ -88,11 +88,13 @@ cdef enum:
 cdef class Backend:
     cdef int64_t accept_room         # written by the loop before each wait; counted down for each IO_ACCEPTED
     cdef uint64_t accept_calls       # for stats(): accept calls made, by any mode
+    cdef uint64_t accepts_abandoned  # for stats(): accepts whose client, if they had one already, was reset and not reported
 
     # life
     cdef int open(self) except -1                             # raises OSError
     cdef void shutdown(self) noexcept nogil                   # closes whatever is still open
-    cdef int64_t now_ms(self) noexcept nogil                  # monotonic
+    cdef int64_t now_us(self) noexcept nogil                  # monotonic
+    cdef int64_t now_ms(self) noexcept nogil                  # the same, in milliseconds
     # listeners: numbers from 0, given by the loop
     cdef int listener_open(self, uint32_t number, handle_t handle, int backlog) noexcept nogil   # owns handle unless it fails
     cdef int listener_mode(self, uint32_t number, accept_mode_t mode) noexcept nogil
@@ -110,7 +112,7 @@ cdef class Backend:
     # Tries at once. Fewer bytes than offered: the rest is under way, the slices stay valid and no send() follows, until IO_SENT.
     cdef int64_t send(self, uint64_t token, const io_slice_t *slices, int n) noexcept nogil
     cdef int shutdown_write(self, uint64_t token) noexcept nogil
-    cdef int64_t unsent(self, uint64_t token) noexcept nogil           # bytes the peer has not acknowledged; -1 = unknown
+    cdef int64_t unsent(self, uint64_t token) noexcept nogil           # bytes (or more than 0) the peer has not acknowledged; -1 = unknown
     cdef int local_address(self, uint64_t token, address_t *address) noexcept nogil
     cdef int64_t handle_of(self, uint64_t token) noexcept nogil        # for get_extra_info; -1 = none
     cdef int set_option(self, uint64_t token, int option, int value) noexcept nogil    # socket_option_t

@@ -1,6 +1,4 @@
 """The seam's base class (see _backend.pxd): what a backend that lacks a call answers, and addresses as Python has them."""
-import socket
-
 from libc.errno cimport ENOSYS
 from libc.string cimport memcpy, memset
 
@@ -12,8 +10,11 @@ cdef class Backend:
     cdef void shutdown(self) noexcept nogil:
         pass
 
-    cdef int64_t now_ms(self) noexcept nogil:
+    cdef int64_t now_us(self) noexcept nogil:
         return 0
+
+    cdef int64_t now_ms(self) noexcept nogil:
+        return self.now_us() // 1000
 
     cdef int listener_open(self, uint32_t number, handle_t handle, int backlog) noexcept nogil:
         return -ENOSYS
@@ -83,6 +84,7 @@ cdef class Backend:
 
 
 cdef object address_to_python(const address_t *address):
+    import socket                    # with the first listen() or connect(), not with the package: that takes long
     cdef bytes ip = (<const char *>address.ip)[:16]
     if address.family == FAMILY_INET:
         return (socket.inet_ntop(socket.AF_INET, ip[:4]), address.port)
@@ -92,6 +94,7 @@ cdef object address_to_python(const address_t *address):
 
 
 cdef int address_from_python(object host, int port, address_t *address) except -1:
+    import socket
     cdef bytes ip
     memset(address, 0, sizeof(address_t))
     host, _, scope = host.partition("%")

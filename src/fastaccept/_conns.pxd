@@ -15,6 +15,8 @@ State of a conn_t, written by _set_state() alone:
                                                                |                                            ^
                                                                +--all acknowledged, or FIN already seen-----+
 
+    Where the system does not tell what is acknowledged, a LINGERING connection ends when nothing has come for a while.
+
 Guarantees
   - No callback runs from inside a call: what a call asks for is noted (conn_attend), and the loop sees to it when the
     callback that made the call has returned.
@@ -50,6 +52,7 @@ cdef enum conn_flag_t:
     CONN_RESET = 1024                # to be closed with RST
     CONN_CLOSE_OWED = 2048           # the application knows of it: on_close is owed
     CONN_FRESH = 4096                # the backend was not told yet whether to watch for input
+    CONN_BULKY = 8192                # the last read was a long one
 
 cdef enum end_cause_t:               # why a connection ended, for on_close
     END_BY_USER                      # close(), abort(), or the peer's FIN: no error

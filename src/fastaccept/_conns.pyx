@@ -22,6 +22,11 @@ cdef enum:
     DISCARD_BYTES = 65536
     # How often a lingering connection looks whether the peer has acknowledged all; no system tells of it by itself.
     LINGER_CHECK_MS = 20
+    # Where the system does not even answer that (Windows before 10, version 1703; Wine): closed once nothing has come for so
+    # long since our FIN. What was sent is delivered by the system also after the socket was closed; only input that comes
+    # later would turn that into a reset. So this has to cover what the peer had under way when it met our FIN: a segment that
+    # was lost is sent again after 1 s at first (RFC 6298, 2.1), and needs a round trip then.
+    LINGER_QUIET_MS = 2000
 
 
 cdef class Connections:
@@ -244,6 +249,7 @@ cdef void conn_discard_input(Connections table, conn_t *conn) noexcept:
     cdef char dropped[DISCARD_BYTES]
     cdef int64_t n = table.backend.recv(slot_token(&conn.slot), dropped, DISCARD_BYTES)
     if n > 0:
+        conn.in_at_ms = <uint32_t>table.now_ms
         table.stats.bytes_received += n
     elif n == 0:
         conn_end(table, conn, END_BY_USER, 0, False)
@@ -284,18 +290,15 @@ cdef int64_t _next_deadline(Connections table, conn_t *conn, end_cause_t *cause)
     """The earliest deadline that holds for a connection as it is now, and what it would end it by."""
     cdef timeouts_t *timeouts = &table.timeouts
     cdef int64_t due = INT64_MAX
-    cdef uint32_t idle_since = max_time(conn.in_at_ms, conn.out_at_ms)
     if conn.state == CONN_CONNECTING:
         cause[0] = END_BY_CONNECT
         return _after(table, conn.out_at_ms, timeouts.connect_ms) if timeouts.connect_ms else INT64_MAX
     if conn.state != CONN_OPEN:
         cause[0] = END_BY_CLOSE
-        if timeouts.close_ms:
-            due = _after(table, conn.out_at_ms, timeouts.close_ms)
-        return min(due, table.now_ms + LINGER_CHECK_MS) if conn.state == CONN_LINGERING and due > table.now_ms else due
+        return _after(table, conn.out_at_ms, timeouts.close_ms) if timeouts.close_ms else INT64_MAX
     if timeouts.idle_ms:
         cause[0] = END_BY_IDLE
-        due = _after(table, idle_since, timeouts.idle_ms)
+        due = _after(table, max_time(conn.in_at_ms, conn.out_at_ms), timeouts.idle_ms)
     if timeouts.first_byte_ms and conn.bytes_received == 0 and not (conn.flags & CONN_OUTGOING):
         if _after(table, conn.in_at_ms, timeouts.first_byte_ms) < due:
             cause[0] = END_BY_FIRST_BYTE
@@ -317,19 +320,31 @@ cdef void _set_deadline(Connections table, conn_t *conn) noexcept:
     timer; that is found out when it fires."""
     cdef end_cause_t cause = END_BY_USER
     cdef int64_t due = _next_deadline(table, conn, &cause)
+    if conn.state == CONN_LINGERING:
+        due = min(due, table.now_ms + LINGER_CHECK_MS)
     if due < timers_due_ms(&table.timers, conn.slot.index) and timers_set(&table.timers, conn.slot.index, due) < 0:
         conn_end(table, conn, END_BY_ERROR, ENOMEM, True)
+
+
+cdef int64_t _linger_until(Connections table, conn_t *conn) noexcept:
+    """When a lingering connection may be closed, as far as is known: now if the peer has it all, else a time to look again."""
+    cdef int64_t unsent = table.backend.unsent(slot_token(&conn.slot))
+    if unsent < 0:
+        return _after(table, max_time(conn.in_at_ms, conn.out_at_ms), LINGER_QUIET_MS)
+    return table.now_ms + (LINGER_CHECK_MS if unsent else 0)
 
 
 cdef void conn_expire(Connections table, uint32_t index) noexcept:
     """A timer fired."""
     cdef conn_t *conn = <conn_t *>slots_at(&table.slots, index)
     cdef end_cause_t cause = END_BY_USER
-    cdef int64_t due
-    if conn.state == CONN_LINGERING and table.backend.unsent(slot_token(&conn.slot)) == 0:
-        conn_end(table, conn, END_BY_USER, 0, False)
-        return
-    due = _next_deadline(table, conn, &cause)
+    cdef int64_t due, look = INT64_MAX
+    if conn.state == CONN_LINGERING:
+        look = _linger_until(table, conn)
+        if look <= table.now_ms:
+            conn_end(table, conn, END_BY_USER, 0, False)
+            return
+    due = min(_next_deadline(table, conn, &cause), look)
     if due > table.now_ms:
         if due != INT64_MAX and timers_set(&table.timers, index, due) < 0:
             conn_end(table, conn, END_BY_ERROR, ENOMEM, True)

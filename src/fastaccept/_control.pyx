@@ -87,6 +87,11 @@ cdef class Control(Reactor):
         self.backend.set_reserve(reserve_fds)
         self.acceptor.limits_changed(self.table.now_ms)
 
+    def set_memory_limit(self, limit):
+        """Pause accepting while the kernel holds so many bytes; None: never. How many it holds, the owner's _kernel_memory() tells."""
+        self._enter()
+        self.acceptor.set_memory_limit(INT64_MAX if limit is None else limit, self.table.now_ms)
+
     def set_timeouts(self, int64_t idle_ms, int64_t first_byte_ms, int64_t write_stall_ms, int64_t close_ms, int64_t connect_ms):
         """Put timeouts in force for connections to come, in milliseconds; 0 = none."""
         self.table.timeouts.idle_ms = idle_ms
@@ -241,6 +246,8 @@ cdef class Control(Reactor):
         found = dict(stats)
         found["accept_errors"] = {python_errno(i): stats.accept_errors[i] for i in range(STATS_ERRNOS) if stats.accept_errors[i]}
         found["accept_calls"] = self.backend.accept_calls
+        found["accepts_abandoned"] = self.backend.accepts_abandoned
+        found["kernel_memory_limit"] = None if self.acceptor.memory_limit == INT64_MAX else self.acceptor.memory_limit
         found["user_space_bytes"] = (slots_bytes(&self.table.slots) + timers_bytes(&self.table.timers) + self.backend.bytes_held()
                                      + self.table.pool.in_use * sizeof(outq_t) + self.table.pool.size * sizeof(outq_t)
                                      + stats.write_buffered_bytes)

@@ -15,12 +15,16 @@ cdef struct epoll_listener_t:
     uint8_t reuses_address           # SO_REUSEADDR was on when we got it
     uint8_t met_ceiling              # an accept took the last descriptor that the reserve leaves us
     uint32_t skipped                 # clients lost in a row (ACCEPT_RETRY)
+    uint32_t seen_at_wait            # n_waits when it was last reported
+    int burst                        # accepts of that wait; 0 = one of them found nobody
 
 cdef class EpollListeners(Backend):
+    cdef uint32_t n_waits            # counts wait()
     cdef int epfd
     cdef int spare_fd                # held in reserve: given up for a moment to reject a client at EMFILE; -1 = lost
     cdef int64_t reserve             # descriptors that are not ours to use
     cdef int64_t ceiling             # accepted descriptors stay below this number; the soft limit less the reserve
+    cdef int64_t ceiling_at_ms       # when it was read
     cdef char *reject_message        # a copy of ours, so that it can be sent without the GIL
     cdef size_t reject_bytes
     cdef epoll_listener_t listeners[EPOLL_LISTENERS_MAX]

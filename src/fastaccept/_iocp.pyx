@@ -21,7 +21,7 @@ from libc.errno cimport EBUSY, ENOMEM, ENOSYS, ENOTCONN
 from libc.string cimport memset
 from fastaccept._backend cimport (
     IO_CLOSED, IO_CONNECTED, IO_FAILED, IO_READABLE, IO_SENT, IO_WAKEUP, OPTION_KEEPALIVE, OPTION_NODELAY,
-    TOKEN_WAKEUP, accept_mode_t, address_t, handle_t, io_event_t, io_kind_t,
+    TOKEN_WAKEUP, accept_mode_t, address_t, handle_t, io_emit, io_event_t,
 )
 from fastaccept._buffers cimport SLICES_MAX, io_slice_t
 from fastaccept._iocp_accept cimport KEY_LISTENER, IocpListeners, accept_op_t
@@ -45,15 +45,6 @@ cdef enum:
     LAST_WAIT_MS = 5000              # at the end: how long OVERLAPPEDs that do not come back are waited for
 
 
-cdef inline io_event_t *_emit(io_event_t *event, io_kind_t kind, uint64_t token) noexcept nogil:
-    event.kind = kind
-    event.token = token
-    event.result = 0
-    event.error = 0
-    event.handle = -1
-    return event
-
-
 cdef class IocpBackend(Backend):
     def __cinit__(self):
         cdef sys.LARGE_INTEGER frequency
@@ -65,6 +56,7 @@ cdef class IocpBackend(Backend):
         self.accepting.calls = &self.calls           # of this object, which alone holds the other one
         self.accepting.room = &self.accept_room
         self.accepting.made = &self.accept_calls
+        self.accepting.abandoned = &self.accepts_abandoned
 
     def __dealloc__(self):
         self.shutdown()
@@ -132,11 +124,11 @@ cdef class IocpBackend(Backend):
             self.is_started = False
             sys.WSACleanup()
 
-    cdef int64_t now_ms(self) noexcept nogil:
+    cdef int64_t now_us(self) noexcept nogil:
         cdef sys.LARGE_INTEGER count
         sys.QueryPerformanceCounter(&count)
-        # Split, because a thousand times the count overflows after some years of uptime.
-        return count.QuadPart // self.ticks_per_s * 1000 + count.QuadPart % self.ticks_per_s * 1000 // self.ticks_per_s
+        # Split, because a million times the count overflows after some days of uptime.
+        return count.QuadPart // self.ticks_per_s * 1000000 + count.QuadPart % self.ticks_per_s * 1000000 // self.ticks_per_s
 
     # ---- listeners
 
@@ -333,6 +325,15 @@ cdef class IocpBackend(Backend):
             return -ENOTCONN
         return 0 if sys.shutdown(slot.handle, sys.SD_SEND) == 0 else -error_of(sys.WSAGetLastError())
 
+    cdef int64_t unsent(self, uint64_t token) noexcept nogil:
+        """By the state of the connection: our FIN follows all data, so all has arrived when that is acknowledged. The bytes in
+        flight, which the same call tells, leave out what a closed window holds back. So before the FIN there is always something."""
+        cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
+        cdef int state = self.calls.tcp_state(&self.calls, slot.handle) if slot != NULL else -1
+        if state < 0:
+            return -1
+        return 0 if state == sys.TCPSTATE_FIN_WAIT_2 or state == sys.TCPSTATE_TIME_WAIT else 1
+
     cdef int local_address(self, uint64_t token, address_t *address) noexcept nogil:
         cdef iocp_slot_t *slot = iocp_slot_find(&self.slots, token)
         cdef sys.sockaddr_storage storage
@@ -394,7 +395,7 @@ cdef class IocpBackend(Backend):
         if slot.flags & SLOT_CLOSING:
             if slot.flags & (SLOT_READ_POSTED | SLOT_WRITE_POSTED):
                 return 0             # whose completion ends it
-            _emit(event, IO_CLOSED, slot.token)
+            io_emit(event, IO_CLOSED, slot.token)
             iocp_slot_free(&self.slots, slot)
             return 1
         if slot.flags & SLOT_CONNECTED:
@@ -402,7 +403,7 @@ cdef class IocpBackend(Backend):
             return self._emit_connected(slot, 0, event)
         if slot.flags & SLOT_SENT_OWED:
             slot.flags &= ~<unsigned int>SLOT_SENT_OWED
-            _emit(event, IO_SENT, slot.token)
+            io_emit(event, IO_SENT, slot.token)
             if slot.flags & SLOT_WANTS_READ and not (slot.flags & SLOT_READ_POSTED):
                 self._list(slot)
             return 1
@@ -418,7 +419,7 @@ cdef class IocpBackend(Backend):
         cdef iocp_slot_t *slot
         cdef bint is_read
         if entry.lpCompletionKey == KEY_WAKEUP:
-            _emit(events, IO_WAKEUP, TOKEN_WAKEUP)
+            io_emit(events, IO_WAKEUP, TOKEN_WAKEUP)
             return 1
         if entry.lpCompletionKey == KEY_LISTENER:
             return self.accepting.completed(<accept_op_t *>entry.lpOverlapped, events)
@@ -429,7 +430,7 @@ cdef class IocpBackend(Backend):
         if slot.flags & SLOT_CLOSING:
             if slot.flags & (SLOT_READ_POSTED | SLOT_WRITE_POSTED | SLOT_LISTED):
                 return 0             # the last of these ends it
-            _emit(events, IO_CLOSED, slot.token)
+            io_emit(events, IO_CLOSED, slot.token)
             iocp_slot_free(&self.slots, slot)
             return 1
         if is_read:
@@ -445,22 +446,22 @@ cdef class IocpBackend(Backend):
     cdef int _emit_readable(self, iocp_slot_t *slot, io_event_t *event) noexcept nogil:
         """The zero-byte read has ended. One that nobody wanted is posted again by read_start(), or by another pause."""
         if slot.flags & SLOT_WANTS_READ:
-            _emit(event, IO_READABLE, slot.token)
+            io_emit(event, IO_READABLE, slot.token)
             self._list(slot)
             return 1
         if slot.read_error == 0 and self._reset_behind_end(slot) == 0:
             return 0
-        _emit(event, IO_FAILED, slot.token).error = slot.read_error
+        io_emit(event, IO_FAILED, slot.token).error = slot.read_error
         return 1
 
     cdef int _emit_written(self, iocp_slot_t *slot, int64_t n, io_event_t *events) noexcept nogil:
         cdef int error = error_of(overlapped_error(slot.handle, &slot.writing))
         cdef int written = 0
         if n > 0 or error == 0:
-            _emit(events, IO_SENT, slot.token).result = n
+            io_emit(events, IO_SENT, slot.token).result = n
             written = 1
         if error:
-            _emit(&events[written], IO_FAILED, slot.token).error = error
+            io_emit(&events[written], IO_FAILED, slot.token).error = error
             written += 1
         return written
 
@@ -468,7 +469,7 @@ cdef class IocpBackend(Backend):
         slot.flags &= ~<unsigned int>SLOT_CONNECTING
         if code == 0:                # without it shutdown() and getpeername() do not know that it is connected
             code = set_option(slot.handle, sys.SOL_SOCKET, sys.SO_UPDATE_CONNECT_CONTEXT, NULL, 0)
-        _emit(event, IO_CONNECTED, slot.token).result = -error_of(code)
+        io_emit(event, IO_CONNECTED, slot.token).result = -error_of(code)
         return 1
 
     cdef int wait(self, io_event_t *events, int capacity, int64_t timeout_ms) noexcept nogil:

@@ -61,6 +61,7 @@ cdef class IocpListeners:
     cdef HANDLE port
     cdef int64_t *room               # Backend.accept_room
     cdef uint64_t *made              # Backend.accept_calls
+    cdef uint64_t *abandoned         # Backend.accepts_abandoned
     cdef iocp_listener_t listeners[IOCP_LISTENERS_MAX]
     cdef uint32_t n_listeners        # highest number in use, plus 1
     cdef uint32_t n_posted           # in all

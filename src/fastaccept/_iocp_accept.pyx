@@ -9,7 +9,9 @@ Refusing while the port stays ours takes one of two ways:
   EADDRINUSE when it wants to listen again, and tries until the port is free. On Windows this way would be worse: with
   SO_EXCLUSIVEADDRUSE nothing can be bound to a port while connections that came by it live.
 
-After an accept has failed, its socket is closed with a reset: should a client have been given to it, that client learns of it.
+After an accept has failed, its socket is closed with a reset: should a client have been given to it, that client learns of it. The
+listening socket stays as it is. To make it anew would reset whoever waits in its backlog and can be served soon, and on Windows it
+can't be bound again while connections that came by it live (SO_EXCLUSIVEADDRUSE).
 
 Sources: the AcceptEx page; "Using SO_REUSEADDR and SO_EXCLUSIVEADDRUSE"; "SOL_SOCKET Socket Options" (SO_PAUSE_ACCEPT,
 SO_UPDATE_ACCEPT_CONTEXT); Len Holgate on AcceptEx and phantom connections (2005).
@@ -325,6 +327,7 @@ cdef class IocpListeners:
         cdef iocp_listener_t *listener = &self.listeners[op.listener]
         if not listener.is_open or op.epoch != listener.epoch or listener.mode == MODE_REFUSE:
             close_with_reset(op.accepted)
+            self.abandoned[0] += 1
             self._op_free(op)
             return 0
         if listener.mode == MODE_QUEUE or (listener.mode == MODE_ACCEPT and self.room[0] <= 0):
@@ -355,6 +358,7 @@ cdef class IocpListeners:
         cdef sys.sockaddr *local = NULL
         cdef sys.sockaddr *remote = NULL
         cdef int n_local, n_remote, code
+        cdef bint has_client
         cdef uint32_t number = op.listener
         if op.previous != NULL:
             op.previous.next = op.next
@@ -366,10 +370,14 @@ cdef class IocpListeners:
         listener.n_posted -= 1
         self.n_posted -= 1
         code = self.calls.accepted(self.calls, listener.handle, &op.overlapped)
-        if code == 0 and is_current:
+        has_client = code == 0
+        if has_client and is_current:
             code = self.calls.update(self.calls, listener.handle, op.accepted) or set_nonblocking(op.accepted)
         if code or not is_current:
             close_with_reset(op.accepted)
+            # A failure for want of something does not tell whether a client was there; one that was cancelled had none then.
+            if accept_class_of(code) != ACCEPT_RETRY and (has_client or not op.is_cancelled):
+                self.abandoned[0] += 1
             self._op_free(op)
             # One that was cancelled has nothing to say: whoever cancelled it knows.
             return self._ended(number, code, event) if is_current and not op.is_cancelled else 0

@@ -9,13 +9,15 @@ from libc.stdint cimport uint32_t
 from fastaccept._iocp cimport IocpBackend
 from fastaccept._platform cimport win32 as sys
 from fastaccept._platform.win32_calls cimport (
-    CALL_ACCEPT, CALL_ACCEPTED, CALL_ASSOCIATE, CALL_CONNECT, CALL_LISTEN, CALL_RECEIVE, CALL_SEND, CALL_SOCKET, CALL_UPDATE, call_accept,
-    call_accepted, call_associate, call_connect, call_listen, call_open_socket, call_receive, call_send, call_update, calls_t,
+    CALL_ACCEPT, CALL_ACCEPTED, CALL_ASSOCIATE, CALL_CONNECT, CALL_LISTEN, CALL_RECEIVE, CALL_SEND, CALL_SOCKET, CALL_TCP_STATE,
+    CALL_UPDATE, call_accept, call_accepted, call_associate, call_connect, call_listen, call_open_socket, call_receive, call_send,
+    call_tcp_state, call_update, calls_t,
 )
 
 _CALLS = {
     "socket": CALL_SOCKET, "accept": CALL_ACCEPT, "accepted": CALL_ACCEPTED, "update": CALL_UPDATE, "listen": CALL_LISTEN,
     "associate": CALL_ASSOCIATE, "receive": CALL_RECEIVE, "send": CALL_SEND, "connect": CALL_CONNECT,
+    "tcp_state": CALL_TCP_STATE,
 }
 
 
@@ -68,6 +70,11 @@ cdef int _connect(calls_t *calls, sys.SOCKET s, const sys.sockaddr *address, int
     return _fault(calls, CALL_CONNECT) or call_connect(calls, s, address, length, overlapped)
 
 
+cdef int _tcp_state(calls_t *calls, sys.SOCKET s) noexcept nogil:
+    """No failure: what a system that can tell would say."""
+    return _fault(calls, CALL_TCP_STATE) or call_tcp_state(calls, s)
+
+
 cdef class Faults:
     """Takes over a backend's table of calls. Threads: while its loop does not run, or in it."""
     cdef IocpBackend backend
@@ -84,6 +91,7 @@ cdef class Faults:
         calls.receive = _receive
         calls.send = _send
         calls.connect = _connect
+        calls.tcp_state = _tcp_state
 
     def fail(self, str call not None, int code, uint32_t after=0, uint32_t times=1):
         """Let `times` calls of a kind fail with a code of Winsock or of the system, once `after` more have been made."""

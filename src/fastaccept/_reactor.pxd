@@ -9,6 +9,7 @@ from fastaccept._conns cimport Connections, conn_t, end_cause_t
 cdef enum:
     BATCH = 512                      # events of one turn
     READ_BYTES = 65536               # most that one recv() takes: one callback's worth
+    BULKY_BYTES = 4096               # after a longer read the next one goes to the callback without being copied
 
 cdef class Reactor:
     # The application's callbacks; None = not wanted.
@@ -22,6 +23,7 @@ cdef class Reactor:
     cdef io_event_t events[BATCH]
     cdef int n_events                # of the batch
     cdef int next_event              # first one of it that is not dispatched: a callback may leave by KeyboardInterrupt
+    cdef public int64_t spin_us      # how long to look for events without sleeping, after some have come
     cdef bytes read_buffer
     cdef Connection spare            # a handle that nobody else holds, for the next callback
     # waking and ending
@@ -37,6 +39,7 @@ cdef class Reactor:
 
     cpdef int turn(self, int64_t max_wait_ms=*) except -1
     cdef int _wait(self, int64_t timeout_ms) except -1
+    cdef int _spin(self, int64_t timeout_ms) noexcept nogil
     cdef int64_t _wait_ms(self, int64_t max_wait_ms) noexcept
     cdef int _dispatch(self, io_event_t *event) except -1
     cdef int _run_due(self) except -1
@@ -46,6 +49,7 @@ cdef class Reactor:
     cdef int _on_accepted(self, io_event_t *event) except -1
     cdef int _on_connected(self, conn_t *conn, int error) except -1
     cdef int _on_readable(self, conn_t *conn) except -1
+    cdef bytes _receive(self, conn_t *conn, int64_t *n)
     cdef int _on_eof(self, conn_t *conn) except -1
     cdef int _on_ended(self, conn_t *conn) except -1
     cdef int _on_closed(self, conn_t *conn) except -1

@@ -7,7 +7,7 @@ listeners are put into the state that admission wants. After each callback the c
 """
 import threading
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, _PyBytes_Resize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.errno cimport EAGAIN, EINTR, ENOMEM
@@ -18,7 +18,8 @@ from fastaccept._backend cimport (
 )
 from fastaccept._calls cimport TimerHandle
 from fastaccept._conns cimport (
-    CONN_CLOSE_OWED, CONN_CONNECTING, CONN_DRAIN_OWED, CONN_ENDED, CONN_EOF, CONN_LINGERING, CONN_OPEN, CONN_OUTGOING, CONN_RESET,
+    CONN_BULKY, CONN_CLOSE_OWED, CONN_CONNECTING, CONN_DRAIN_OWED, CONN_ENDED, CONN_EOF, CONN_LINGERING, CONN_OPEN, CONN_OUTGOING,
+    CONN_RESET,
     END_BY_CALLBACK, END_BY_DRAIN, END_BY_ERROR, END_BY_SERVER, END_BY_USER, conn_advance, conn_attend, conn_close, conn_connected,
     conn_discard_input, conn_end, conn_expire, conn_init, conn_is_readable, conn_next_attention, conn_release, conn_sent,
 )
@@ -28,6 +29,7 @@ from fastaccept._timers cimport timers_next_ms, timers_pop
 from fastaccept.errors import close_error, os_error
 
 cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(char *, Py_ssize_t) except NULL
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "compat.h":
@@ -39,7 +41,8 @@ cdef class Reactor:
 
     Args:
         backend: Backend; opened here.
-        owner: told of what is rare, through its methods _accept_error, _callback_error, _paused and _resumed.
+        owner: told of what is rare, through its methods _accept_error, _callback_error, _paused and _resumed; asked by
+            _kernel_memory for the bytes that the kernel holds, -1 = unknown.
     Raises:
         OSError: the system has no descriptor or memory for the backend.
     """
@@ -92,7 +95,10 @@ cdef class Reactor:
         cdef int n
         self.backend.accept_room = limits_room(&self.acceptor.limits)
         with nogil:
-            n = self.backend.wait(self.events, BATCH, timeout_ms)
+            if self.spin_us and self.n_events:
+                n = self._spin(timeout_ms)
+            else:
+                n = self.backend.wait(self.events, BATCH, timeout_ms)
         self.table.now_ms = self.backend.now_ms()
         self.table.stats.turns += 1
         self.next_event = 0
@@ -101,6 +107,14 @@ cdef class Reactor:
             raise os_error(-n)
         # Callbacks let signal handlers run; a loop whose events call nothing needs this to hear Ctrl-C.
         return PyErr_CheckSignals()
+
+    cdef int _spin(self, int64_t timeout_ms) noexcept nogil:
+        """The last batch was not empty: look for more without sleeping. If none comes the turn is an empty one, and the next sleeps."""
+        cdef int64_t end_us = self.backend.now_us() + (self.spin_us if timeout_ms < 0 else min(self.spin_us, timeout_ms * 1000))
+        cdef int n = self.backend.wait(self.events, BATCH, 0)
+        while n == 0 and self.backend.now_us() < end_us:
+            n = self.backend.wait(self.events, BATCH, 0)
+        return n
 
     cdef int64_t _wait_ms(self, int64_t max_wait_ms) noexcept:
         """How long the next wait may be: until the earliest deadline; -1 = for ever."""
@@ -228,7 +242,7 @@ cdef class Reactor:
             if conn.state == CONN_LINGERING:
                 conn_discard_input(self.table, conn)
             return 0
-        n = self.backend.recv(slot_token(&conn.slot), PyBytes_AS_STRING(self.read_buffer), READ_BYTES)
+        data = self._receive(conn, &n)
         if n == 0:
             return self._on_eof(conn)
         if n < 0:
@@ -240,7 +254,6 @@ cdef class Reactor:
         self.table.stats.bytes_received += n
         if self.on_data is None:
             return 0
-        data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.read_buffer), n)
         handle = self._lend(conn)
         try:
             self.on_data(handle, data)
@@ -249,6 +262,29 @@ cdef class Reactor:
         finally:
             self._give_back(handle)
         return 0
+
+    cdef bytes _receive(self, conn_t *conn, int64_t *n):
+        """One recv; returns what on_data gets, None for nothing. Short reads are copied out of a buffer; where a long one is expected,
+        a long object is made and cut to the length that came: that costs more than copying 4 KiB and less than copying 16."""
+        cdef uint64_t token = slot_token(&conn.slot)
+        cdef PyObject *data = NULL
+        cdef bytes whole
+        if self.on_data is None or not (conn.flags & CONN_BULKY):
+            n[0] = self.backend.recv(token, PyBytes_AS_STRING(self.read_buffer), READ_BYTES)
+            if n[0] > BULKY_BYTES:
+                conn.flags |= CONN_BULKY
+            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.read_buffer), n[0]) if n[0] > 0 else None
+        data = new_bytes(NULL, READ_BYTES)
+        n[0] = self.backend.recv(token, PyBytes_AS_STRING(<object>data), READ_BYTES)
+        if n[0] <= BULKY_BYTES:
+            conn.flags &= ~<unsigned int>CONN_BULKY
+        if n[0] <= 0:
+            Py_XDECREF(data)
+            return None
+        _PyBytes_Resize(&data, n[0])     # nobody else has seen it yet
+        whole = <bytes>data
+        Py_XDECREF(data)
+        return whole
 
     cdef int _on_eof(self, conn_t *conn) except -1:
         """The peer's FIN. The connection is closed when on_eof is not there or returns something false; else it stays open for

@@ -29,6 +29,7 @@ class Peer:
     Attributes:
         inbox: what recv() gives, one item a call: bytes, b"" for the end, or an int errno.
         outbox: what the server has sent. room: bytes that send() takes before it is short; None = any.
+        unsent: what unsent() answers: bytes not acknowledged, -1 = unknown.
         closed: None, "fin" or "rst".
     """
 
@@ -37,6 +38,7 @@ class Peer:
         self.inbox = collections.deque()
         self.outbox = bytearray()
         self.room = None
+        self.unsent = 0
         self.reading = False
         self.sending = False
         self.shut = False
@@ -50,18 +52,20 @@ cdef class ScriptedBackend(Backend):
         seed: int: the order of events within a batch is shuffled by it; None = in the order of arrival.
         capacity: int or None: handles that may be open at once; beyond it accept fails with EMFILE.
     Attributes:
-        clock_ms: int, the time. waits: list of the timeouts that the loop asked for.
+        clock_ms: int, the time. clock_us: int, microseconds besides, for now_us() alone: 10 more with each look.
+        waits: list of the timeouts that the loop asked for.
         script: deque of (errno, class) or None for an accept that goes well; used up by accepts, of any listener.
         queues: by listener, how many clients wait. modes: by listener, the latest mode. mode_changes: list of (listener, mode).
         peers: by handle, Peer. by_token: by token, Peer. closed: Counter of handles. violations: list of str.
     """
-    cdef public object clock_ms, waits, script, queues, modes, mode_changes, peers, by_token, closed, violations, capacity
+    cdef public object clock_ms, clock_us, waits, script, queues, modes, mode_changes, peers, by_token, closed, violations, capacity
     cdef public object mode_errors, connect_results, rejected, open_handles
     cdef object random, closing, connecting, woken
     cdef int64_t next_handle
 
     def __cinit__(self, seed=None, capacity=None):
         self.clock_ms = 1000
+        self.clock_us = 0
         self.waits = collections.deque(maxlen=100)
         self.script = collections.deque()
         self.queues = {}
@@ -102,6 +106,11 @@ cdef class ScriptedBackend(Backend):
 
     cdef int open(self) except -1:
         return 0
+
+    cdef int64_t now_us(self) noexcept nogil:
+        with gil:
+            self.clock_us += 10
+            return self.clock_ms * 1000 + self.clock_us
 
     cdef int64_t now_ms(self) noexcept nogil:
         with gil:
@@ -224,7 +233,8 @@ cdef class ScriptedBackend(Backend):
         return 0
 
     cdef int64_t unsent(self, uint64_t token) noexcept nogil:
-        return 0
+        with gil:
+            return self.by_token[token].unsent
 
     cdef void close_socket(self, uint64_t token, bint reset) noexcept nogil:
         with gil:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Optional
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 if sys.platform != "win32":
     import resource
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any, Optional
+
+from fastaccept.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 __all__ = ["ConnectionClosed", "ErrorEvent", "ServerClosed", "WriteBufferFull"]
 
@@ -24,8 +28,7 @@ class WriteBufferFull(ConnectionError):
     its peer does not read, and the application went on writing after write() had returned False."""
 
 
-@dataclass(frozen=True)
-class ErrorEvent:
+class ErrorEvent(Record):
     """What on_error is called with. str() of it is one line, made without opening a file.
 
     Attributes:

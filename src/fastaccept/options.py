@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+from fastaccept.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional, Union
 
 __all__ = ["Limits", "Timeouts"]
 
 CONNECTIONS_MAX = 2**31 - 1
 BYTES_MAX = 2**62
+# The system cuts this down to what it allows (listen(2): net.core.somaxconn), so the default is "as many as may wait".
+BACKLOG_MAX = 65535
 WHEN_FULL = ("queue", "refuse", "reject")
 PAUSE_MODES = ("refuse", "queue")
+SPIN_MAX_US = 1_000_000  # as long as signals may have to wait
 # More than fits into any send buffer would not arrive: a rejected client gets one non-blocking send.
 REJECT_MESSAGE_MAX = 65536
 
@@ -39,14 +45,14 @@ def check_callback(name: str, value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Record):
     """How much a server takes on.
 
     Args:
         max_connections: connections accepted and not yet released, exactly: an int in 1..2**31-1, None for no limit, or "auto"
             (default): 90 % of the descriptors that are free when listening begins, `reserve_fds` taken off, after the soft limit
-            was raised to the hard one (getrlimit(2), RLIMIT_NOFILE).
+            was raised to the hard one (getrlimit(2), RLIMIT_NOFILE). Windows has no such limit: there it is what
+            `max_kernel_memory` leaves, or 90 % of the free memory if that is less, at 8 KiB a connection (an estimate).
         resume_at: when full, accept again once so few are open: an int in 0..max_connections-1, or a float in 0..1 as a share of
             max_connections. Default None: max_connections - 1, so that nobody waits while a slot is free.
         reserve_fds: descriptors, 0..2**20, default 32, that are left free for the application's own files; when only these are left,
@@ -55,6 +61,11 @@ class Limits:
             reading from it pauses; on_drain is called at a quarter of it.
         max_write_buffer: bytes, 1..2**62, default 16 MiB: with so many waiting on a connection, the next write aborts it.
         max_write_buffer_total: bytes, 1..2**62, default 1 GiB: the same, counted over the whole server.
+        max_kernel_memory: accepting pauses while the kernel holds so much for TCP, over all processes, and goes on when it has fallen
+            1/16 below: a float over 0 and up to 1 (default 0.9) as a share of the most that it may hold, an int in 1..2**62 as
+            bytes, or None for no limit. Linux: "mem" of /proc/net/sockstat against the third number of net.ipv4.tcp_mem (tcp(7)),
+            which a container may not be shown; then a share has no effect, and bytes have. Windows: the non-paged pool, whose
+            most is taken to be 75 % of the memory, and 128 GiB ("Memory Limits for Windows and Windows Server Releases").
     Raises:
         TypeError, ValueError: an option is out of its range.
     """
@@ -65,6 +76,7 @@ class Limits:
     write_high_water: int = 65536
     max_write_buffer: int = 16 * 2**20
     max_write_buffer_total: int = 2**30
+    max_kernel_memory: Union[int, float, None] = 0.9
 
     def __post_init__(self) -> None:
         if self.max_connections is not None and self.max_connections != "auto":
@@ -73,6 +85,7 @@ class Limits:
         check_int("reserve_fds", self.reserve_fds, 0, 2**20)
         for name in ("write_high_water", "max_write_buffer", "max_write_buffer_total"):
             check_int(name, getattr(self, name), 1, BYTES_MAX)
+        self._check_max_kernel_memory()
         if self.max_write_buffer < self.write_high_water:
             raise ValueError(
                 f"max_write_buffer is {self.max_write_buffer}; allowed is write_high_water ({self.write_high_water}) or more"
@@ -88,6 +101,14 @@ class Limits:
         high = self.max_connections - 1 if isinstance(self.max_connections, int) else CONNECTIONS_MAX
         check_int("resume_at", self.resume_at, 0, high, ", or a float in 0..1")
 
+    def _check_max_kernel_memory(self) -> None:
+        value, also = self.max_kernel_memory, ", a float over 0 and up to 1, or None"
+        if isinstance(value, float):
+            if not 0 < value <= 1:
+                raise ValueError(f"max_kernel_memory is {value!r}; allowed is an int in 1..{BYTES_MAX}{also}")
+        elif value is not None:
+            check_int("max_kernel_memory", value, 1, BYTES_MAX, also)
+
     def marks(self, max_connections: Optional[int]) -> tuple[Optional[int], Optional[int]]:
         """Return (high, low) for a maximum that is a number or None: pause at high, resume at low."""
         if max_connections is None:
@@ -100,8 +121,7 @@ class Limits:
         return max_connections, min(low, max_connections - 1)
 
 
-@dataclass(frozen=True)
-class Timeouts:
+class Timeouts(Record):
     """How long a server waits. All in seconds, as int or float, over 0 and up to 2,000,000 (23 days); None = for ever.
 
     Args:

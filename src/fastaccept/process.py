@@ -30,7 +30,7 @@ _started: Any = None
 
 
 def close_at_exit(server: Any) -> None:
-    """Have a server closed when the program ends."""
+    """Have a server closed when the program ends, if it is still there and open."""
     global _started
     if _started is None:
         import atexit
@@ -39,12 +39,6 @@ def close_at_exit(server: Any) -> None:
         _started = weakref.WeakSet()
         atexit.register(_close_started)
     _started.add(server)
-
-
-def forget_at_exit(server: Any) -> None:
-    """Take close_at_exit() back."""
-    if _started is not None:
-        _started.discard(server)
 
 
 def _close_started() -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
-
 from fastaccept._admission import reason_names
-from fastaccept.errlog import logger
 from fastaccept.errors import ErrorEvent, os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Optional
 
 
 class Reports:
     """The part of Server that the loop calls. Threads: the loop's."""
 
     _loop: Any
+    _memory: Any
     _listeners: dict[int, Any]
     _on_error: Callable[..., Any]
     _on_pause: Optional[Callable[..., Any]]
     _on_resume: Optional[Callable[..., Any]]
 
     def __init__(self) -> None:
+        # Not with the package: it takes longer to import. Not later: with no descriptors left nothing can be imported.
+        from fastaccept.errlog import ErrorLog, logger
+
+        self._logger = logger
+        self._on_error = ErrorLog()
         self._failures: dict[str, int] = {}  # since start, by operation
         self._unreported: dict[str, int] = {}  # since the last report
 
@@ -41,6 +48,10 @@ class Reports:
 
     def _resumed(self, number: int) -> None:
         self._tell("on_resume", self._on_resume, self._listeners.get(number))
+
+    def _kernel_memory(self) -> int:
+        used = self._memory.used()
+        return -1 if used is None else used
 
     def _accept_error(self, number: int, code: int, is_new: bool, action: str, retry_in_s: Optional[float]) -> None:
         self._failures["accept"] = self._failures.get("accept", 0) + 1
@@ -74,4 +85,4 @@ class Reports:
         try:
             self._on_error(event)
         except Exception as error:
-            logger.error("on_error raised %r while it was told: %s", error, event)
+            self._logger.error("on_error raised %r while it was told: %s", error, event)

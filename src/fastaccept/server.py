@@ -3,20 +3,19 @@ what is rare. What happens per connection and per byte is in the compiled module
 
 from __future__ import annotations
 
-import socket
 import threading
 import warnings
-from contextlib import nullcontext
-from typing import Any, Callable, NamedTuple, Optional
 
 from fastaccept._control import Control
 from fastaccept.backends import DefaultBackend
 from fastaccept.descriptors import auto_max_connections
-from fastaccept.errlog import ErrorLog, logger
 from fastaccept.errors import ServerClosed
-from fastaccept.listeners import BACKLOG_MAX, Listener, open_sockets, open_unix_socket
+from fastaccept.listeners import Listener
+from fastaccept.memory import KernelMemory, auto_by_memory
 from fastaccept.options import (
+    BACKLOG_MAX,
     PAUSE_MODES,
+    SPIN_MAX_US,
     WHEN_FULL,
     Limits,
     Timeouts,
@@ -28,21 +27,18 @@ from fastaccept.options import (
     check_seconds,
     to_ms,
 )
-from fastaccept.process import close_at_exit, drain_on_signals, forget_at_exit
 from fastaccept.reports import Reports
-from fastaccept.stats import Stats, snapshot
+from fastaccept.stats import DrainResult, Stats, snapshot
 
-__all__ = ["DrainResult", "Server"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any, Callable, Optional
+
+__all__ = ["Server"]
 
 # In the main thread a wait lasts no longer: a signal that comes just before the system call is not seen until it ends.
 SIGNAL_CHECK_MS = 1000
-
-
-class DrainResult(NamedTuple):
-    """What drain() came to: connections that finished by themselves, and those that the deadline cut."""
-
-    finished: int
-    aborted: int
 
 
 class Server(Reports):
@@ -60,16 +56,19 @@ class Server(Reports):
         on_error(event): an ErrorEvent: accept failed (once an episode), a listener died, a callback raised. None: one line goes
             to logging.getLogger("fastaccept"), at most one a second for each operation.
         on_pause(listener, reasons): a listener has stopped accepting, or stands for other reasons than before; reasons is a
-            frozenset of "limit", "resources", "user".
+            frozenset of "limit", "resources", "memory", "user".
         on_resume(listener): it accepts again.
         limits: Limits, default Limits().
         timeouts: Timeouts, default Timeouts().
-        when_full: what a client meets while the server is full or a resource is short:
+        when_full: what a client meets while the server is full, or a resource or the kernel's memory is short:
             "queue" (default): it waits in the kernel's backlog;
             "refuse": it is refused (ECONNREFUSED), those that wait are reset; the port stays ours. A Unix-domain listener queues
             instead;
             "reject": it is accepted, sent reject_message, and closed; works with no descriptor left, by one held in reserve.
         reject_message: bytes, up to 65,536, default b"".
+        spin_us: microseconds, 0..1,000,000, default 0: after a turn that had events, look for more for so long before sleeping. An answer
+            comes some microseconds sooner, at the price of the processor: good for few connections and a core of one's own.
+            Without events nothing spins. Other threads run meanwhile; Ctrl-C waits for the end of it.
     A callback that raises: the exception goes to on_error, its connection is aborted, the server lives. An exception in on_error is
     logged. KeyboardInterrupt and SystemExit pass through serve_forever(), after which it may be called again.
 
@@ -94,27 +93,29 @@ class Server(Reports):
         timeouts: Optional[Timeouts] = None,
         when_full: str = "queue",
         reject_message: bytes = b"",
+        spin_us: int = 0,
         _backend: Any = None,
     ) -> None:
         self._is_closed = True  # until there is something to close
+        Reports.__init__(self)
         callbacks = {
             "on_connect": on_connect, "on_data": on_data, "on_eof": on_eof, "on_drain": on_drain, "on_close": on_close,
         }  # fmt: skip
         for name, callback in callbacks.items():
             check_callback(name, callback)
-        self._on_error = check_callback("on_error", on_error) or ErrorLog()
+        self._on_error = check_callback("on_error", on_error) or self._on_error
         self._on_pause = check_callback("on_pause", on_pause)
         self._on_resume = check_callback("on_resume", on_resume)
         self._limits = check_instance("limits", limits, Limits)
         self._timeouts = check_instance("timeouts", timeouts, Timeouts)
         check_choice("when_full", when_full, WHEN_FULL)
         check_reject_message(reject_message)
+        check_int("spin_us", spin_us, 0, SPIN_MAX_US)
         self._listeners: dict[int, Listener] = {}
         self._thread: Optional[threading.Thread] = None
-        Reports.__init__(self)
         self._drain_result: Optional[DrainResult] = None
-        self._auto: Optional[int] = None
         self._loop = Control(DefaultBackend() if _backend is None else _backend, self)
+        self._memory = KernelMemory()
         self._is_closed = False
         for name, callback in callbacks.items():
             setattr(self._loop, name, callback)
@@ -122,6 +123,7 @@ class Server(Reports):
         self._loop.set_timeouts(
             *map(to_ms, (times.idle, times.first_byte, times.write_stall, times.close, times.connect))
         )
+        self._loop.spin_us = spin_us
         self._loop.set_when_full(when_full, bytes(reject_message))
         self._apply_limits(self._limits)
 
@@ -153,6 +155,8 @@ class Server(Reports):
         check_int("port", port, 0, 65535)
         check_int("backlog", backlog, 1, BACKLOG_MAX)
         self._check_open()
+        from fastaccept.sockets import open_sockets
+
         return self._take_over(open_sockets(host, port, reuse_port, dual_stack), backlog)
 
     def listen_unix(self, path: str, *, backlog: int = BACKLOG_MAX, mode: Optional[int] = None) -> Listener:
@@ -164,10 +168,10 @@ class Server(Reports):
             mode: permissions of the file, such as 0o660; None = by the umask.
         The file is removed when the listener is closed. Raises: as listen().
         """
-        if not hasattr(socket, "AF_UNIX"):
-            raise OSError("this system has no Unix-domain sockets")
         check_int("backlog", backlog, 1, BACKLOG_MAX)
         self._check_open()
+        from fastaccept.sockets import open_unix_socket
+
         return self._take_over([open_unix_socket(path, mode)], backlog, path)[0]
 
     def adopt(self, sock: socket.socket, *, backlog: int = BACKLOG_MAX) -> Listener:
@@ -177,8 +181,9 @@ class Server(Reports):
             sock: a bound stream socket, listening or not; afterwards it is detached. backlog: as for listen().
         Raises: as listen(), and ValueError if it is no stream socket; then it is still the caller's.
         """
-        if not isinstance(sock, socket.socket) or sock.type != socket.SOCK_STREAM:
-            raise ValueError(f"sock is {sock!r}; allowed is a bound stream socket")
+        from fastaccept.sockets import check_adoptable
+
+        check_adoptable(sock)
         check_int("backlog", backlog, 1, BACKLOG_MAX)
         self._check_open()
         return self._take_over([sock], backlog)[0]
@@ -219,12 +224,17 @@ class Server(Reports):
 
         Args:
             handle_signals: in the main thread, let the first SIGINT or SIGTERM (on Windows also SIGBREAK, Ctrl-Break) drain for
-                `Timeouts.drain` seconds and the second one raise KeyboardInterrupt; a signal that the program has a handler of its own for is left alone.
+                `Timeouts.drain` seconds and the second one raise KeyboardInterrupt; a signal that the program has a handler of
+                its own for is left alone.
         Raises:
             RuntimeError: the loop runs already. ServerClosed: after close(). KeyboardInterrupt, SystemExit: from a callback or a
             signal; connections are still open then, until close() or the end of `with`.
         """
         self._check_open()
+        from contextlib import nullcontext
+
+        from fastaccept.process import drain_on_signals
+
         is_main = threading.current_thread() is threading.main_thread()
         with drain_on_signals(self._on_signal) if is_main and handle_signals else nullcontext():
             self._loop.run(SIGNAL_CHECK_MS if is_main else -1)
@@ -242,6 +252,8 @@ class Server(Reports):
         Raises:
             RuntimeError: the loop runs already. ServerClosed: after close().
         """
+        from fastaccept.process import close_at_exit
+
         self._check_open()
         if self._loop.is_running or self._thread is not None:
             raise RuntimeError("the loop is already running")
@@ -257,7 +269,7 @@ class Server(Reports):
             self._loop.run()
             self._finish()
         except BaseException as error:
-            logger.critical("the loop of %r has ended: %r", self, error)
+            self._logger.critical("the loop of %r has ended: %r", self, error)
             self._loop.close()
             raise
 
@@ -306,7 +318,7 @@ class Server(Reports):
         for number in list(self._listeners):
             self._forget_listener(number)
         self._loop.close()
-        forget_at_exit(self)
+        self._memory.close()
 
     def __enter__(self) -> Server:
         return self
@@ -334,15 +346,18 @@ class Server(Reports):
         self._run_in_loop(self._apply_limits, check_instance("limits", limits, Limits))
 
     def _apply_limits(self, limits: Limits) -> None:
+        self._memory.open()
+        memory_limit = self._memory.limit(limits.max_kernel_memory)
         maximum = limits.max_connections
         if maximum == "auto":
-            maximum = auto_max_connections(limits.reserve_fds)
+            maximum = auto_max_connections(limits.reserve_fds) or auto_by_memory(memory_limit)
             if maximum is not None:  # what our own connections hold now will be free for connections
                 maximum += self._loop.active
         high, low = limits.marks(maximum)  # type: ignore[arg-type]
         self._loop.set_limits(
             high, low, limits.reserve_fds, limits.write_high_water, limits.max_write_buffer, limits.max_write_buffer_total
         )
+        self._loop.set_memory_limit(memory_limit)
         self._limits = limits
 
     def pause(self, how: str = "refuse") -> None:
@@ -438,7 +453,7 @@ class Server(Reports):
 
     def stats(self) -> Stats:
         """Return a snapshot of the server's figures. Cheap, needs no descriptor, and is safe from any thread."""
-        return snapshot(self._loop, [listener._number for listener in self.listeners])
+        return snapshot(self._loop, [listener._number for listener in self.listeners], self._memory.used())
 
     def __repr__(self) -> str:
         if self._is_closed:

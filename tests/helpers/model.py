@@ -3,6 +3,7 @@
     reason      set when                                 cleared when
     LIMIT       active >= high                           active <= low
     RESOURCES   accept failed for want of a resource     a connection was released, or the deadline passed
+    MEMORY      used >= limit                            used <= limit - limit // 16, or unknown
     USER        pause()                                  resume()
     DRAIN       drain(), close()                         never
 """
@@ -74,6 +75,12 @@ class AdmissionModel:
     def retry(self, now_ms):
         if self.retry_at_ms is not None and now_ms >= self.retry_at_ms:
             self._resources_are_back(now_ms)
+
+    def memory(self, used, limit, now_ms):
+        if used >= limit:
+            self._change(now_ms, add="memory")
+        elif used <= limit - limit // 16:
+            self._change(now_ms, remove="memory")
 
     def pause(self, now_ms):
         self._change(now_ms, add="user")

@@ -75,8 +75,6 @@ def test_write_then_close_delivers_all(serve):
     for _ in range(5):
         sock = running.connect(b"question" * 1000)
         assert net.receive_all(sock) == blob
-        if sys.platform == "win32":  # which does not tell that the peer has it all, so its FIN is waited for
-            sock.close()
     net.wait_until(lambda: len(running.heard("close")) == 5, "the ends")
     assert running.heard("close") == [None] * 5
 
@@ -255,3 +253,20 @@ def test_very_many_short_connections_leak_nothing(serve, request):
     assert after[1] == before[1]
     assert after[2].user_space_bytes <= before[2].user_space_bytes + 200_000
     assert after[0] - before[0] < 3_000_000
+
+
+def test_long_and_short_messages_in_turn_and_an_end_after_each(serve):
+    """A long read makes the next one expect a long one (BULKY_BYTES): what comes instead is shorter, longer, or the end."""
+    kept = []
+    running = serve(on_data=lambda conn, data: (kept.append(data), conn.write(data)))
+    noise = os.urandom(100_000)
+    sizes = [1, 4096, 4097, 5_000, 1, 65_536, 4_096, 70_000, 1, 100_000, 2]
+    for i in range(len(sizes)):
+        sock = running.connect()
+        for size in sizes[: i + 1]:
+            sock.sendall(noise[:size])
+            assert net.receive(sock, size) == noise[:size]
+        sock.shutdown(socket.SHUT_WR)
+        assert net.receive_all(sock) == b""
+    assert sum(map(len, kept)) == sum(sum(sizes[: i + 1]) for i in range(len(sizes)))
+    assert all(noise.startswith(data) or data in noise for data in kept)

@@ -56,6 +56,10 @@ class AdmissionMachine(RuleBasedStateMachine):
     def retry(self):
         self.both("retry", self.now_ms)
 
+    @rule(limit=st.sampled_from([1, 15, 16, 17, 1600, 2**63 - 1]), share=st.sampled_from([0, 14, 15, 16, 17]), more=st.integers(-1, 1))
+    def memory(self, limit, share, more):
+        self.both("memory", max(-1, min(limit * share // 16 + more, 2**63 - 1)), limit, self.now_ms)
+
     @rule()
     def pause(self):
         self.both("pause", self.now_ms)

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "fastaccept"
 #           ├─► options, errors    └─► _backend ◄── _epoll | _iocp | _testing   know nothing above _backend
 #           └─► backends ─► _epoll | _iocp             └──────┴─► _platform     nobody else cimports it
 LEAVES = {"_admission", "_buffers", "_slots", "_stats", "_timers"}
-PYTHON_LEAVES = {"descriptors", "errors", "listeners", "options", "stats"}
+PYTHON_LEAVES = {"descriptors", "errors", "listeners", "memory", "options", "records", "stats"}
 BELOW_A_BACKEND = {"_backend", "_buffers", "_slots", "_platform"}
 MAY_IMPORT = {
     "_admission": set(),
@@ -41,16 +41,19 @@ MAY_IMPORT = {
     "_reactor": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "errors"},
     "_control": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "_reactor", "errors"},
     "descriptors": set(),
-    "errors": {"winerrors"},
+    "records": set(),
+    "errors": {"records", "winerrors"},
     "winerrors": set(),
-    "listeners": {"errors", "options"},
-    "options": set(),
-    "stats": {"descriptors"},
+    "listeners": set(),
+    "memory": set(),
+    "sockets": {"errors"},
+    "options": {"records"},
+    "stats": {"descriptors", "records"},
     "process": set(),
     "reports": {"_admission", "errlog", "errors"},
     "errlog": {"errors"},
     "backends": {"_epoll", "_iocp"},
-    "server": PYTHON_LEAVES | {"_admission", "_connection", "_control", "backends", "errlog", "process", "reports"},
+    "server": PYTHON_LEAVES | {"_admission", "_connection", "_control", "backends", "process", "reports", "sockets"},
     "__init__": PYTHON_LEAVES | {"_connection", "server"},
     "aio": PYTHON_LEAVES | {"__init__", "_connection", "server"},
     "cli": PYTHON_LEAVES | {"__init__", "server"},

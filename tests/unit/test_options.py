@@ -25,6 +25,12 @@ from helpers import net
         ({"write_high_water": 0}, "write_high_water"),
         ({"max_write_buffer": 10, "write_high_water": 11}, "max_write_buffer is 10; allowed is write_high_water (11) or more"),
         ({"max_write_buffer_total": 1.5}, "max_write_buffer_total is 1.5"),
+        ({"max_kernel_memory": 0.0}, "max_kernel_memory is 0.0; allowed is an int in 1..4611686018427387904, a float over 0 and"),
+        ({"max_kernel_memory": 1.01}, "max_kernel_memory is 1.01"),
+        ({"max_kernel_memory": float("nan")}, "max_kernel_memory is nan"),
+        ({"max_kernel_memory": 0}, "max_kernel_memory is 0; allowed is an int in 1..4611686018427387904, a float over 0 and up to 1, or None"),
+        ({"max_kernel_memory": True}, "max_kernel_memory is True"),
+        ({"max_kernel_memory": "90%"}, "max_kernel_memory is '90%'"),
     ],
 )
 def test_limits(options, said):
@@ -50,6 +56,8 @@ def test_timeouts(name, value):
         ({"when_full": "drop"}, "when_full is 'drop'; allowed are 'queue', 'refuse', 'reject'"),
         ({"reject_message": "text"}, "reject_message is 'text'; allowed is bytes"),
         ({"reject_message": b"x" * 65537}, "reject_message has 65537 bytes"),
+        ({"spin_us": -1}, "spin_us is -1; allowed is an int in 0..1000000"),
+        ({"spin_us": 1.5}, "spin_us is 1.5"),
     ],
 )
 def test_server(options, said):

@@ -316,6 +316,241 @@ def test_idle_first_byte_write_stall_and_close_deadlines():
     s.close()
 
 
+class FakeMemory:
+    """What the kernel holds, as the test says; counts how often it is asked."""
+
+    def __init__(self, bytes_in_use):
+        self.bytes_in_use = bytes_in_use
+        self.looks = 0
+
+    def used(self):
+        self.looks += 1
+        return self.bytes_in_use
+
+    def limit(self, wanted):
+        return wanted
+
+    def open(self):
+        pass
+
+    close = open
+
+
+class MemoryScene(Scene):
+    """A server with a limit of 1,600 bytes of the kernel's memory."""
+
+    def __init__(self, bytes_in_use=0, limit=1600, max_connections=None, **options):
+        self.changes = []
+        options.setdefault("on_pause", lambda listener, reasons: self.changes.append(set(reasons)))
+        options.setdefault("on_resume", lambda listener: self.changes.append("resume"))
+        super().__init__(**options)
+        self.server._memory.close()
+        self.memory = self.server._memory = FakeMemory(bytes_in_use)
+        self.server.limits = Limits(max_connections=max_connections, max_kernel_memory=limit)
+
+
+@pytest.fixture
+def memory_scene(scene, monkeypatch):
+    monkeypatch.setitem(globals(), "Scene", MemoryScene)
+    return scene
+
+
+@pytest.mark.parametrize("policy", ["queue", "refuse", "reject"])
+def test_memory_at_its_limit_pauses_every_listener_as_when_full_says(memory_scene, policy):
+    s = memory_scene(listeners=2, when_full=policy)
+    s.memory.bytes_in_use = 1600
+    s.backend.advance(100)
+    s.backend.arrive(0, 1)
+    s.turn()
+    assert s.reasons(0) == s.reasons(1) == {"memory"} and s.changes == [{"memory"}, {"memory"}]
+    assert s.backend.modes == {0: policy, 1: policy}
+    stats = s.server.stats()
+    assert (stats.kernel_memory, stats.kernel_memory_limit, stats.pauses) == (1600, 1600, 2)
+    s.backend.advance(1000)
+    s.memory.bytes_in_use = 1501                           # wavering about the limit is not enough
+    s.turn()
+    assert s.reasons(0) == {"memory"}
+    s.backend.advance(1000)
+    s.memory.bytes_in_use = 1500
+    s.turn()
+    assert s.reasons(0) == s.reasons(1) == set() and s.changes[2:] == ["resume", "resume"]
+    assert s.loop.paused_ms(0)[2] == 2000 and s.events == []
+
+
+def test_memory_is_looked_at_ten_times_a_second_at_most(memory_scene):
+    s = memory_scene()
+    before = s.memory.looks
+    for _ in range(1000):
+        s.backend.arrive(0, 1)
+        s.turn()
+        s.backend.advance(1)
+    assert s.server.stats().accepted == 1000 and s.memory.looks - before - 1 == 9      # one by stats()
+
+
+def test_memory_is_not_looked_at_by_an_idle_server(memory_scene):
+    s = memory_scene(bytes_in_use=1599)
+    s.backend.arrive(0, 1)
+    s.turn()
+    s.backend.advance(200)
+    s.turn()
+    before = s.memory.looks
+    for _ in range(100):
+        s.backend.peer().inbox.append(b"work")
+        s.turn()
+        s.backend.advance(1000)
+    assert s.memory.looks == before and set(s.backend.waits) == {-1}
+
+
+def test_memory_is_looked_at_each_second_while_it_pauses(memory_scene):
+    s = memory_scene(bytes_in_use=2000)
+    assert s.reasons() == {"memory"}                       # before anybody came
+    before = s.memory.looks
+    for _ in range(10):
+        s.turn()
+        assert s.backend.waits[-1] == 1000
+        s.backend.advance(1000)
+        s.turn()
+    assert s.memory.looks - before == 10
+    s.memory.bytes_in_use = 0
+    s.backend.advance(1000)
+    s.turn()
+    assert s.reasons() == set()
+    s.turn()
+    assert s.backend.waits[-1] == -1
+
+
+def test_memory_is_looked_at_soon_after_a_release(memory_scene):
+    s = memory_scene()
+    s.backend.arrive(0, 5)
+    s.turn()
+    s.memory.bytes_in_use = 1600
+    s.backend.advance(100)
+    s.backend.arrive(0, 1)
+    s.turn()
+    assert s.reasons() == {"memory"}
+    s.memory.bytes_in_use = 1000
+    s.backend.advance(10)
+    s.backend.peer(0).inbox.append(b"")
+    s.turn(2)
+    assert s.reasons() == {"memory"} and s.backend.waits[-1] <= 1000
+    s.turn()
+    assert s.backend.waits[-1] == 90
+    s.backend.advance(90)
+    s.turn()
+    assert s.reasons() == set()
+
+
+def test_memory_that_is_unknown_pauses_nothing(memory_scene):
+    s = memory_scene(bytes_in_use=None)
+    assert s.reasons() == set() and s.server.stats().kernel_memory is None
+    s.memory.bytes_in_use = 5000
+    s.server.limits = Limits(max_connections=None, max_kernel_memory=5000)
+    assert s.reasons() == {"memory"}
+    s.memory.bytes_in_use = None
+    s.backend.advance(1000)
+    s.turn()
+    assert s.reasons() == set()
+
+
+@pytest.mark.parametrize("limit", [10_000, None])
+def test_memory_limit_set_anew_holds_at_once(memory_scene, limit):
+    s = memory_scene(bytes_in_use=2000)
+    assert s.reasons() == {"memory"}
+    s.server.limits = Limits(max_connections=None, max_kernel_memory=limit)
+    assert s.reasons() == set() and s.server.stats().kernel_memory_limit == limit
+    looks = s.memory.looks
+    s.backend.advance(1000)
+    s.backend.arrive(0, 3)
+    s.turn()
+    assert s.loop.active == 3 and s.memory.looks - looks == (limit is not None)
+
+
+def test_memory_and_limit_end_by_themselves(memory_scene):
+    s = memory_scene(bytes_in_use=0, max_connections=2)
+    s.backend.arrive(0, 3)
+    s.memory.bytes_in_use = 1600
+    s.backend.advance(100)
+    s.turn()
+    assert s.reasons() == {"limit", "memory"} and s.backend.queues[0] == 1
+    s.memory.bytes_in_use = 0
+    s.backend.advance(1000)
+    s.turn()
+    assert s.reasons() == {"limit"}
+    s.backend.peer(0).inbox.append(b"")
+    s.turn(3)
+    assert s.loop.active == 2 and s.backend.queues[0] == 0
+    assert s.changes == [{"limit", "memory"}, {"limit"}, "resume", {"limit"}]
+
+
+class Closing:
+    """A connection that the server closes after its answer, over a system that says how much is unacknowledged."""
+
+    def __init__(self, unsent, close_s=30):
+        self.ended = []
+        self.scene = Scene(
+            timeouts=Timeouts(close=close_s),
+            on_data=lambda conn, data: (conn.write(data), conn.close()),
+            on_close=lambda conn, error: self.ended.append((self.scene.backend.clock_ms - self.start_ms, error)),
+        )
+        self.scene.backend.arrive(0, 1)
+        self.scene.turn()
+        self.peer = self.scene.backend.peer()
+        self.peer.unsent = unsent
+        self.peer.inbox.append(b"question")
+        self.start_ms = self.scene.backend.clock_ms
+        self.scene.turn()
+
+    def pass_ms(self, ms):
+        for _ in range(ms):
+            self.scene.backend.advance(1)
+            self.scene.turn()
+        return self.ended
+
+
+def test_close_where_the_system_does_not_tell_what_has_arrived():
+    """The peer never closes. All is sent, so it is no error and no reset, and it takes no longer than a moment."""
+    c = Closing(unsent=-1)
+    assert c.peer.shut and bytes(c.peer.outbox) == b"question" and not c.ended
+    assert c.pass_ms(1999) == [] and c.pass_ms(1) == [(2000, None)]
+    assert c.peer.closed == "fin" and c.scene.server.stats().timeouts == 0
+    c.scene.close()
+
+
+def test_close_where_the_system_does_not_tell_waits_for_quiet():
+    """Input that comes after the close would make it a reset, so it is waited for that there is none."""
+    c = Closing(unsent=-1)
+    for _ in range(5):
+        assert c.pass_ms(1500) == []
+        c.peer.inbox.append(b"more")
+    c.scene.turn()
+    assert c.pass_ms(1999) == [] and c.pass_ms(1) == [(9500, None)]
+    assert c.peer.closed == "fin"
+    c.scene.close()
+
+
+def test_close_where_the_system_does_not_tell_wakes_nobody_meanwhile():
+    c = Closing(unsent=-1)
+    waited = []
+    while not c.ended:
+        c.scene.turn()
+        waited.append(c.scene.backend.waits[-1])
+        c.scene.backend.advance(waited[-1])
+    assert [ms for ms in waited if ms] == [20, 1980]
+    c.scene.close()
+
+
+@pytest.mark.parametrize("unsent", [1, 100_000])
+def test_close_waits_for_what_is_not_acknowledged(unsent):
+    c = Closing(unsent, close_s=4)
+    assert c.pass_ms(3000) == []
+    c.peer.unsent = 0
+    assert c.pass_ms(20) == [(3020, None)]
+    late = Closing(unsent, close_s=4)
+    assert late.pass_ms(3999) == []
+    assert [(at, type(error)) for at, error in late.pass_ms(1)] == [(4000, TimeoutError)]
+    c.scene.close(), late.scene.close()
+
+
 def test_slow_reader_stays_bounded():
     s = Scene(limits=Limits(max_connections=None, write_high_water=1000))
     s.backend.arrive(0, 1)
@@ -429,3 +664,48 @@ def check_few(self):
 
 
 Scene.check_few = check_few
+
+
+def spinning_waits(s):
+    """The waits of the next turn."""
+    s.backend.waits.clear()
+    s.turn()
+    return list(s.backend.waits)
+
+
+def test_spin_looks_for_events_after_events_and_sleeps_after_that(scene):
+    s = scene(spin_us=100)
+    s.backend.arrive(0)
+    assert spinning_waits(s) == [-1]  # nothing had happened before
+    assert spinning_waits(s) == [0] * 10  # a look each 10 us
+    assert spinning_waits(s) == [-1]
+
+
+def test_spin_ends_with_the_first_event(scene):
+    s = scene(spin_us=100)
+    s.backend.arrive(0)
+    s.turn()
+    s.backend.peer(0).inbox.append(b"x")
+    assert spinning_waits(s) == [0]
+    assert bytes(s.backend.peer(0).outbox) == b"x"
+    assert len(spinning_waits(s)) == 10  # and begins anew
+
+
+def test_spin_makes_no_timer_late(scene):
+    s = scene(spin_us=1_000_000)
+    due = s.backend.clock_ms + 2
+    s.server.call_later(0.002, s.events.append, "called")
+    s.backend.arrive(0)
+    s.turn()
+    before = s.backend.clock_us
+    s.turn()
+    assert 2000 <= s.backend.clock_us - before < 2100
+    s.backend.clock_ms = due
+    s.turn()
+    assert s.events == ["called"]
+
+
+@pytest.mark.parametrize("value", [0, 50])
+def test_no_spin_without_events_or_when_not_asked_for(scene, value):
+    s = scene(spin_us=value)
+    assert [spinning_waits(s) for _ in range(3)] == [[-1]] * 3

@@ -61,6 +61,8 @@ def test_shortage_pauses_and_ends(faulty, point, code):
     assert events[0].action == "paused" and events[0].exception.winerror == code
     assert server.server.stats().accept_errors == {events[0].exception.errno: 1}
     assert lost <= 1
+    # Where the accept had a client already that client was ended, which serve_until_well() saw, and is counted.
+    assert server.server.stats().accepts_abandoned == lost == (point in ("accepted", "update"))
     assert server.heard("pause")[0] == {"resources"}
     wait_until(lambda: server.listener.state == "accepting")
 
@@ -73,6 +75,7 @@ def test_lost_client_pauses_nothing(faulty, point, code):
     assert serve_until_well(server) + serve_until_well(server) <= 3
     assert not server.heard("error") and not server.heard("pause")
     wait_until(lambda: serve_until_well(server) == 0 and sum(server.server.stats().accept_errors.values()) == 3)
+    assert server.server.stats().accepts_abandoned == 0              # they went by themselves
 
 
 @pytest.mark.parametrize("code", [6, 10009, 10038, 10045])
@@ -123,7 +126,7 @@ def test_posted_accepts_count_against_the_limit(faulty):
     assert not is_answered(late, 0.2)
     server.clients[0].close()
     assert receive(late, 4) == b"late"
-    assert server.server.active == 10
+    assert server.server.active == 10 and server.server.stats().accepts_abandoned == 0
 
 
 def test_room_for_one_is_open_to_both_listeners(faulty):
@@ -180,15 +183,30 @@ def test_pause_lets_nobody_hang(faulty):
     server, faults = faulty()
     socks = [server.connect() for _ in range(40)]
     server.server.pause("refuse")
-    for sock in socks:
-        try:
-            sock.sendall(b"x")
-            assert sock.recv(1) in (b"x", b"")
-        except ConnectionError:
-            pass
+    served = sum(map(is_served, socks))
     assert server.in_loop(lambda: faults.held) == 0
+    assert server.server.stats().accepts_abandoned <= len(socks) - served
     server.server.resume()
     assert is_served(server.connect())
+
+
+def test_client_that_waits_at_an_accept_is_counted_when_it_is_reset(faulty):
+    """Two listeners, room for one: who was taken beyond it is held, and then refused."""
+    server, faults = faulty(limits=fastaccept.Limits(max_connections=1))
+    other = server.server.listen("127.0.0.1", 0)[0]
+    wait_until(lambda: server.in_loop(lambda: faults.posted) == 2)
+
+    def connect_to_both():          # in the loop's thread, so that the next wait finds both taken
+        return [socket.create_connection(address, timeout=20) for address in (other.address, server.listener.address)]
+
+    socks = server.in_loop(connect_to_both)
+    wait_until(lambda: server.server.active == 1 and server.in_loop(lambda: faults.held) == 1)
+    assert server.server.stats().accepts_abandoned == 0
+    server.server.pause("refuse")
+    wait_until(lambda: server.server.stats().accepts_abandoned == 1)
+    assert sorted(map(is_served, socks)) == [False, True]
+    for sock in socks:
+        sock.close()
 
 
 def test_close_takes_every_posted_accept_back(faulty):

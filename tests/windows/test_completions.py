@@ -46,6 +46,33 @@ def test_many_parts_go_out_in_order(serve):
     assert receive(server.connect(b"go"), sum(map(len, parts))) == b"".join(parts)
 
 
+ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2 = 4, 5, 6          # TCPSTATE
+
+
+def test_close_waits_until_the_fin_is_acknowledged(serve):
+    """On a system that tells the state of a connection (Wine does not, so its words are put in)."""
+    backend = IocpBackend()
+    faults = Faults(backend)
+    server = serve(_backend=backend, on_data=lambda conn, data: (conn.write(data), conn.close()))
+    faults.fail("tcp_state", FIN_WAIT_1, times=2**32 - 1)
+    sock = server.connect(b"x")
+    assert receive(sock, 2) == b"x"                    # all of it, and the end
+    wait_until(lambda: faults.made("tcp_state") > 5)
+    assert server.server.active == 1 and not server.heard("close")
+    server.in_loop(faults.fail, "tcp_state", FIN_WAIT_2, 0, 2**32 - 1)
+    wait_until(lambda: server.server.active == 0)
+    assert server.heard("close") == [None]
+
+
+def test_close_where_the_state_is_not_told_ends_without_an_error(serve):
+    server = serve(on_data=lambda conn, data: (conn.write(BIG), conn.close()))
+    socks = [server.connect(b"x") for _ in range(3)]
+    for sock in socks:
+        assert receive(sock, len(BIG) + 1) == BIG
+    wait_until(lambda: server.server.active == 0)
+    assert server.heard("close") == [None] * 3
+
+
 def test_close_with_a_send_under_way_frees_the_slot(serve):
     server = serve(on_data=lambda conn, data: conn.write(BIG))
     server.connect(b"go")

@@ -102,6 +102,33 @@ cdef extern from * nogil:
         WSA_FLAG_NO_HANDLE_INHERIT
         SO_PAUSE_ACCEPT
 
+cdef extern from * nogil:
+    """
+    #include <winsock2.h>
+    #include <mstcpip.h>
+    /* The headers have these only for a build that is meant for Windows 10, version 1703, and later alone. A system that does
+       not know the code says WSAEOPNOTSUPP. The structure is TCP_INFO_v0 as it is documented; its first member is what we read. */
+    #ifndef SIO_TCP_INFO
+    #define SIO_TCP_INFO _WSAIORW(IOC_VENDOR, 39)
+    #endif
+    enum { FA_TCPSTATE_FIN_WAIT_2 = 6, FA_TCPSTATE_TIME_WAIT = 10 };
+    typedef struct {
+      ULONG State, Mss;
+      ULONG64 ConnectionTimeMs;
+      BOOLEAN TimestampsEnabled;
+      ULONG RttUs, MinRttUs, BytesInFlight, Cwnd, SndWnd, RcvWnd, RcvBuf;
+      ULONG64 BytesOut, BytesIn;
+      ULONG BytesReordered, BytesRetrans, FastRetrans, DupAcksIn, TimeoutEpisodes;
+      UCHAR SynRetrans;
+    } fa_tcp_info_v0;
+    """
+    enum:
+        SIO_TCP_INFO
+        TCPSTATE_FIN_WAIT_2 "FA_TCPSTATE_FIN_WAIT_2"
+        TCPSTATE_TIME_WAIT "FA_TCPSTATE_TIME_WAIT"
+    ctypedef struct fa_tcp_info_v0:
+        unsigned long State
+
 cdef extern from "<mswsock.h>" nogil:
     ctypedef BOOL (*LPFN_ACCEPTEX)(SOCKET listener, SOCKET accepted, void *output, DWORD n_received, DWORD n_local, DWORD n_remote,
                                    DWORD *received, OVERLAPPED *overlapped) noexcept

@@ -12,7 +12,7 @@ from fastaccept._platform cimport win32 as sys
 cdef enum:
     PENDING = 997                    # ERROR_IO_PENDING: its completion will come
     ADDRESS_BYTES = 144              # AcceptEx wants 16 more than the largest address
-    N_CALLS = 9
+    N_CALLS = 10
 
 cdef enum call_t:
     CALL_SOCKET
@@ -24,6 +24,7 @@ cdef enum call_t:
     CALL_RECEIVE
     CALL_SEND
     CALL_CONNECT
+    CALL_TCP_STATE
 
 cdef struct calls_t:
     int (*open_socket)(calls_t *calls, int family, sys.SOCKET *made) noexcept nogil
@@ -35,6 +36,7 @@ cdef struct calls_t:
     int (*receive)(calls_t *calls, sys.SOCKET s, sys.WSABUF *buffer, sys.OVERLAPPED *overlapped, sys.DWORD *taken) noexcept nogil
     int (*send)(calls_t *calls, sys.SOCKET s, sys.WSABUF *buffers, int n, sys.OVERLAPPED *overlapped, sys.DWORD *taken) noexcept nogil
     int (*connect)(calls_t *calls, sys.SOCKET s, const sys.sockaddr *address, int length, sys.OVERLAPPED *overlapped) noexcept nogil
+    int (*tcp_state)(calls_t *calls, sys.SOCKET s) noexcept nogil     # TCPSTATE_...; -1 = the system does not tell
     # What WSAIoctl gave for them
     sys.LPFN_ACCEPTEX accept_ex
     sys.LPFN_CONNECTEX connect_ex
@@ -90,6 +92,13 @@ cdef inline int call_connect(calls_t *calls, sys.SOCKET s, const sys.sockaddr *a
     memset(overlapped, 0, sizeof(sys.OVERLAPPED))
     return 0 if calls.connect_ex(s, address, length, NULL, 0, &sent, overlapped) else sys.WSAGetLastError()
 
+cdef inline int call_tcp_state(calls_t *calls, sys.SOCKET s) noexcept nogil:
+    cdef sys.DWORD version = 0, returned = 0
+    cdef sys.fa_tcp_info_v0 info
+    if sys.WSAIoctl(s, sys.SIO_TCP_INFO, &version, sizeof(version), &info, sizeof(info), &returned, NULL, NULL) != 0:
+        return -1
+    return <int>info.State if returned >= sizeof(info.State) else -1
+
 cdef inline void calls_init(calls_t *calls) noexcept nogil:
     memset(calls, 0, sizeof(calls_t))
     calls.open_socket = call_open_socket
@@ -101,6 +110,7 @@ cdef inline void calls_init(calls_t *calls) noexcept nogil:
     calls.receive = call_receive
     calls.send = call_send
     calls.connect = call_connect
+    calls.tcp_state = call_tcp_state
 
 cdef inline int _load(sys.SOCKET s, const sys.GUID *name, void *function) noexcept nogil:
     cdef sys.DWORD returned

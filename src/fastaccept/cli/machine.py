@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Optional
 
 from fastaccept.cli.terminal import format_bytes
+from fastaccept.memory import PerformanceInfo, performance_info
 
 SERVER = "server"
 CLIENT = "client"
@@ -102,7 +103,9 @@ def _probe_linux(queued_bytes: int) -> Machine:
 
 
 def _probe_windows(queued_bytes: int) -> Machine:
-    performance = _performance_info()
+    performance = performance_info()
+    if performance is None:
+        raise UnsupportedSystem("has nothing to go by: GetPerformanceInfo failed")
     version = sys.getwindowsversion()
     facts = {
         "system": f"Windows {version.major}.{version.minor}.{version.build}",
@@ -392,14 +395,6 @@ def _queue_limits(read: Read) -> list[Limit]:
 
 # ---- Windows
 
-@dataclass(frozen=True)
-class PerformanceInfo:
-    physical_bytes: int
-    available_bytes: int
-    nonpaged_bytes: int  # 0: not told
-    handles: int
-
-
 def windows_limits(performance: PerformanceInfo, queued_bytes: int = QUEUED_BYTES) -> list[Limit]:
     pool = performance.nonpaged_bytes
     return [
@@ -420,31 +415,6 @@ def windows_limits(performance: PerformanceInfo, queued_bytes: int = QUEUED_BYTE
                raise_to=lambda value: "netsh int ipv4 set dynamicport tcp start=1025 num=64510",
                note="the default, 49152..65535; yours: netsh int ipv4 show dynamicport tcp"),
     ]  # fmt: skip
-
-
-def _performance_info() -> PerformanceInfo:
-    import ctypes
-    from ctypes import wintypes
-
-    sizes = ("CommitTotal", "CommitLimit", "CommitPeak", "PhysicalTotal", "PhysicalAvailable", "SystemCache",
-             "KernelTotal", "KernelPaged", "KernelNonpaged", "PageSize")  # fmt: skip
-
-    class PERFORMANCE_INFORMATION(ctypes.Structure):
-        _fields_ = [
-            ("cb", wintypes.DWORD),
-            *((name, ctypes.c_size_t) for name in sizes),
-            *((name, wintypes.DWORD) for name in ("HandleCount", "ProcessCount", "ThreadCount")),
-        ]
-
-    raw = PERFORMANCE_INFORMATION()
-    raw.cb = ctypes.sizeof(raw)
-    get = ctypes.WinDLL("psapi", use_last_error=True).GetPerformanceInfo
-    if not get(ctypes.byref(raw), raw.cb):
-        raise ctypes.WinError(ctypes.get_last_error())
-    page = raw.PageSize
-    return PerformanceInfo(
-        raw.PhysicalTotal * page, raw.PhysicalAvailable * page, raw.KernelNonpaged * page, raw.HandleCount
-    )
 
 
 # ---- questions to ask of a machine's limits

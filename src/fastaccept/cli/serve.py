@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--backlog", type=options.count, default=65535, help="clients that may wait in the kernel's queue")
     parser.add_argument(
         "--max-connections", type=options.limit, default="auto",
-        help='connections at once: a number, "none", or "auto" = 90 %% of what the descriptors allow',
+        help='connections at once: a number, "none", or "auto" = 90 %% of what the descriptors (Windows: the memory) allow',
     )  # fmt: skip
     parser.add_argument("--resume-at", type=options.count, help="when full, accept again at so many connections")
     parser.add_argument("--reserve-fds", type=int, default=32, help="descriptors to leave free")
