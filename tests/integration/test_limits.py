@@ -142,7 +142,7 @@ def test_kernel_memory_at_its_limit_pauses_until_there_is_more(serve):
     net.wait_until(lambda: running.listener.state == "accepting", "the end of the pause, as the memory comes back")
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix-domain sockets")
+@pytest.mark.linux("AF_UNIX")
 @pytest.mark.parametrize("policy", ["queue", "refuse", "reject"])
 def test_unix_domain_socket(tmp_path, policy):
     path = str(tmp_path / "s")

@@ -76,7 +76,6 @@ def test_reading_paused_after_the_first_message(serve):
     net.wait_until(lambda: len(conns) == 2, "the second message")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="AcceptEx calls are posted beforehand")
 def test_clients_that_come_one_by_one_cost_one_accept_call_each(serve):
     running = serve()
     before = running.server.stats().accept_calls
