@@ -1,7 +1,6 @@
 """Ensures that the shortcuts for clients that come, ask and go hold nobody else up: a socket that is read without being watched, and
 an accept that takes one client at first (_epoll, _epoll_accept); nor does spin_us."""
 
-import sys
 
 import pytest
 
