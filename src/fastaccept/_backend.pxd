@@ -19,8 +19,9 @@ Contract
   - A connection's slot is named by its token from attach() or connect() on, until IO_CLOSED has been reported for it; only
     then may the slot be used again. close_socket() is a request for that event.
   - accept_room is written by the loop before each wait: no more IO_ACCEPTED than that are reported by it, over all listeners.
-  - Reading is level-triggered: between read_start() and read_stop(), IO_READABLE comes with each wait as long as recv() would
-    give something (two milliseconds later at most). It may come once more after read_stop(), or with nothing to read.
+  - Between read_start() and read_stop(), IO_READABLE comes when recv() would give something, and after each recv() as long as there is
+    more. One that no recv() follows comes again at the next read_start() only. It may come once more after read_stop(), or with
+    nothing to read.
   - All calls but wakeup() come from the loop's thread. Those that can fail return 0 or more, or -errno.
   - Where the system numbers its errors in another way (Windows), an error carries that number above the errno (error_code), for
     OSError.winerror. EAGAIN and EINTR, which the loop compares with, never do.

@@ -6,7 +6,6 @@ from fastaccept._platform.linux cimport epoll_event
 
 cdef enum:
     EPOLL_BATCH = 256                # kernel events taken by one epoll_wait
-    EPOLL_FRESH_MAX = 128            # sockets that may be read without being watched
 
 cdef struct epoll_slot_t:
     int fd                           # -1 = none
@@ -16,24 +15,18 @@ cdef struct epoll_slot_t:
     uint8_t watched                  # epoll events that the kernel was asked for; made equal to wanted when one comes unwanted
     uint8_t is_watched               # it is in the epoll set
     uint8_t is_connecting
-    uint8_t is_dry                   # the last recv() found nothing
+    uint8_t is_dry                   # nothing was left by the last recv(), and nothing has come since
+    uint8_t stops_short              # a recv() that gives less than was asked for may leave something all the same
 
 cdef class EpollBackend(EpollListeners):
     cdef int wakeup_fd
     cdef epoll_slot_t *slots         # by index of the token; the kernel holds no pointer into it, so it may move
     cdef uint32_t n_slots
     cdef uint32_t first_closed       # head of the list of slots whose IO_CLOSED is due; SLOT_NONE = empty
-    cdef uint64_t fresh[EPOLL_FRESH_MAX]         # tokens of sockets that are read without being watched
-    cdef int n_fresh
-    cdef int n_ripe                  # the first ones: there for a millisecond or two, so the peer had time to close
-    cdef int64_t ripe_at_ms          # when it was last seen to who is ripe
 
     cdef epoll_slot_t *_slot_of(self, uint64_t token) noexcept nogil
     cdef epoll_slot_t *_slot_open(self, uint64_t token) noexcept nogil
     cdef int _watch(self, epoll_slot_t *slot, uint32_t index) noexcept nogil
-    cdef int _watch_fresh(self, io_event_t *events, int capacity) noexcept nogil
-    cdef int _epoll_wait(self, epoll_event *ready, int capacity, int64_t timeout_ms) noexcept nogil
-    cdef int _emit_fresh(self, io_event_t *events, int capacity) noexcept nogil
     cdef int _emit_closed(self, io_event_t *events, int capacity) noexcept nogil
     cdef int _emit_ready(self, io_event_t *events, int capacity, const epoll_event *ready) noexcept nogil
     cdef int _emit_socket(self, io_event_t *events, uint64_t token, uint32_t happened) noexcept nogil

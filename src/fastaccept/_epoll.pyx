@@ -1,11 +1,10 @@
 """EpollBackend: the seam over epoll(7).
 
 It owns the descriptors, the epoll set and one epoll_slot_t for each connection; it knows nothing of what the bytes mean or
-why a listener is to stop. Level-triggered, with these habits:
-
-- A socket that was read with success before it was ever watched is "fresh". It enters the epoll set when the loop is about to sleep.
-  While there is other work the loop just reads it again after a millisecond: a client that connects, asks and closes is gone by then,
-  and costs no epoll_ctl, no wakeup and no removal.
+why a listener is to stop. Listeners are level-triggered, connections edge-triggered: a level-triggered socket is asked once more by
+each epoll_wait after one that reported it, which is 3 % of an echo. So
+- What is still there after a read has to be asked for again: by EPOLL_CTL_MOD, which looks at the socket anew. A read that gave
+  less than was asked for left nothing, unless the FIN or urgent data had been reported: at the urgent mark a read stops short.
 - What the kernel watches is only made smaller when an unwanted event comes, so that a send that was short, or reading that
   pauses for a moment, costs no epoll_ctl back and forth.
 
@@ -148,11 +147,11 @@ cdef class EpollBackend(EpollListeners):
         return done
 
     cdef int _watch(self, epoll_slot_t *slot, uint32_t index) noexcept nogil:
-        """Make the kernel watch what is wanted."""
+        """Make the kernel watch what is wanted, and report what is there already."""
         cdef sys.epoll_event event
-        if slot.is_watched and slot.watched == slot.wanted:
-            return 0
-        event.events = slot.wanted
+        event.events = slot.wanted | sys.EPOLLET
+        if slot.wanted & sys.EPOLLIN:
+            event.events |= sys.EPOLLRDHUP | sys.EPOLLPRI
         event.data.u64 = (<uint64_t>slot.generation << 32) | index
         if sys.epoll_ctl(self.epfd, sys.EPOLL_CTL_MOD if slot.is_watched else sys.EPOLL_CTL_ADD, slot.fd, &event) < 0:
             return last_error()
@@ -165,12 +164,8 @@ cdef class EpollBackend(EpollListeners):
         if slot == NULL:
             return -ENOTCONN
         slot.wanted |= sys.EPOLLIN
-        if not slot.is_watched and not slot.is_dry and self.n_fresh < EPOLL_FRESH_MAX:
-            self.fresh[self.n_fresh] = token
-            self.n_fresh += 1
-            return 0
         # A wider watch than wanted may stand from before; it is narrowed when it shows.
-        return 0 if slot.is_watched and (slot.watched & sys.EPOLLIN) else self._watch(slot, token_index(token))
+        return 0 if slot.watched & sys.EPOLLIN and slot.is_dry else self._watch(slot, token_index(token))
 
     cdef void read_stop(self, uint64_t token) noexcept nogil:
         cdef epoll_slot_t *slot = self._slot_of(token)
@@ -183,17 +178,15 @@ cdef class EpollBackend(EpollListeners):
     cdef int64_t recv(self, uint64_t token, char *buffer, size_t capacity) noexcept nogil:
         cdef epoll_slot_t *slot = self._slot_of(token)
         cdef ssize_t n
-        cdef int done
         if slot == NULL:
             return -ENOTCONN
         n = sys.recv(slot.fd, buffer, capacity, 0)
-        if n >= 0:
-            return n
-        done = last_error()
-        slot.is_dry = True
-        if done == -EAGAIN and slot.wanted & sys.EPOLLIN and not slot.is_watched:
-            done = min(done, self._watch(slot, token_index(token)))
-        return done
+        slot.is_dry = n <= 0 or (<size_t>n < capacity and not slot.stops_short)
+        if n < 0:
+            return last_error()
+        if not slot.is_dry and slot.wanted & slot.watched & sys.EPOLLIN:
+            self._watch(slot, token_index(token))    # can't fail: a change of the watch needs no memory
+        return n
 
     cdef int64_t send(self, uint64_t token, const io_slice_t *slices, int n) noexcept nogil:
         cdef epoll_slot_t *slot = self._slot_of(token)
@@ -218,7 +211,7 @@ cdef class EpollBackend(EpollListeners):
             sent = 0
         if <size_t>sent < offered:
             slot.wanted |= sys.EPOLLOUT
-            if not (slot.is_watched and (slot.watched & sys.EPOLLOUT)):
+            if not slot.watched & sys.EPOLLOUT:
                 done = self._watch(slot, token_index(token))
                 if done < 0:
                     return done
@@ -288,46 +281,11 @@ cdef class EpollBackend(EpollListeners):
             written += 1
         return written
 
-    cdef int _emit_fresh(self, io_event_t *events, int capacity) noexcept nogil:
-        """There is much to do: let the loop read the fresh sockets that are ripe, once a millisecond, and all if they are many."""
-        cdef int64_t now_ms = self.now_ms()
-        cdef int n_ripe = self.n_ripe if self.n_fresh < EPOLL_FRESH_MAX else EPOLL_FRESH_MAX
-        cdef int written = 0, kept = 0, i
-        cdef epoll_slot_t *slot
-        if now_ms == self.ripe_at_ms and n_ripe < EPOLL_FRESH_MAX:
-            return 0
-        for i in range(self.n_fresh):
-            slot = self._slot_of(self.fresh[i])
-            if slot == NULL or slot.is_watched or not (slot.wanted & sys.EPOLLIN):
-                continue
-            self.fresh[kept] = self.fresh[i]
-            kept += 1
-            if i < n_ripe and written < capacity:
-                io_emit(&events[written], IO_READABLE, self.fresh[i])
-                written += 1
-        self.ripe_at_ms = now_ms
-        self.n_ripe = self.n_fresh = kept
-        return written
-
-    cdef int _watch_fresh(self, io_event_t *events, int capacity) noexcept nogil:
-        """There is nothing else to do: the kernel watches the fresh sockets from now on."""
-        cdef int written = 0, i, done
-        cdef epoll_slot_t *slot
-        for i in range(self.n_fresh):
-            slot = self._slot_of(self.fresh[i])
-            if slot == NULL or slot.is_watched:
-                continue
-            done = self._watch(slot, token_index(self.fresh[i]))
-            if done < 0 and written < capacity:
-                io_emit(&events[written], IO_FAILED, self.fresh[i]).error = -done
-                written += 1
-        self.n_fresh = self.n_ripe = 0
-        return written
-
     cdef int _emit_socket(self, io_event_t *events, uint64_t token, uint32_t happened) noexcept nogil:
         """What happened on a connection: none, one or two events."""
         cdef epoll_slot_t *slot = self._slot_of(token)
         cdef uint32_t ended = happened & (sys.EPOLLERR | sys.EPOLLHUP)
+        cdef uint32_t stops_short = ended | happened & (sys.EPOLLRDHUP | sys.EPOLLPRI)
         cdef int written = 0
         if slot == NULL:             # the loop drops it, and counts it
             io_emit(events, IO_READABLE, token)
@@ -341,18 +299,18 @@ cdef class EpollBackend(EpollListeners):
             slot.wanted &= ~<uint8_t>sys.EPOLLOUT
             io_emit(events, IO_SENT, token)
             written = 1
-        if (happened & sys.EPOLLIN or ended) and slot.wanted & sys.EPOLLIN:
-            io_emit(&events[written], IO_READABLE, token)
-            return written + 1
+        if happened & sys.EPOLLIN or stops_short:
+            slot.is_dry = False
+            slot.stops_short = stops_short != 0
+            if slot.wanted & sys.EPOLLIN:
+                io_emit(&events[written], IO_READABLE, token)
+                return written + 1
         if written:
             return written
         if happened & sys.EPOLLERR:
             io_emit(events, IO_FAILED, token).error = -pending_error(slot.fd)
             written = 1
-        if ended:                    # reported whether wanted or not, so it must leave the set; read_start() brings it back
-            sys.epoll_ctl(self.epfd, sys.EPOLL_CTL_DEL, slot.fd, NULL)
-            slot.is_watched = False
-        elif slot.watched != slot.wanted:
+        if slot.watched != slot.wanted:
             self._watch(slot, token_index(token))
         return written
 
@@ -371,29 +329,17 @@ cdef class EpollBackend(EpollListeners):
             return self._reject_clients(<uint32_t>token, events)
         return self._accept_clients(<uint32_t>token, events, capacity)
 
-    cdef int _epoll_wait(self, sys.epoll_event *ready, int capacity, int64_t timeout_ms) noexcept nogil:
-        return sys.epoll_wait(self.epfd, ready, min(<int>EPOLL_BATCH, capacity), <int>min(timeout_ms, <int64_t>INT_MAX))
-
     cdef int wait(self, io_event_t *events, int capacity, int64_t timeout_ms) noexcept nogil:
         cdef sys.epoll_event ready[EPOLL_BATCH]
         cdef int written = self._emit_closed(events, capacity // 2)
+        cdef int room = (capacity - written) // 2        # one event of epoll may become two
         cdef int n, i
         self.n_waits += 1
-        if written:
-            timeout_ms = 0
-        n = self._epoll_wait(ready, (capacity - written) // 2, 0 if self.n_fresh else timeout_ms)
-        if n == 0 and self.n_fresh and written == 0:
-            written += self._watch_fresh(&events[written], (capacity - written) // 2)
-            n = self._epoll_wait(ready, (capacity - written) // 2, 0 if written else timeout_ms)
-        if n < 0 and not written and not self.n_fresh:
-            return last_error()
-        for i in range(n):
-            # One event may become two; what finds no room is reported again, for the set is level-triggered.
-            if capacity - written < 2:
-                break
-            written += self._emit_ready(&events[written], capacity - written, &ready[i])
-        if self.n_fresh:
-            written += self._emit_fresh(&events[written], capacity - written)
+        n = sys.epoll_wait(self.epfd, ready, min(<int>EPOLL_BATCH, room), 0 if written else <int>min(timeout_ms, <int64_t>INT_MAX))
+        if n < 0:
+            return written if written else last_error()
+        for i in range(n):           # what was reported has to be passed on, so a listener leaves room for all after it
+            written += self._emit_ready(&events[written], capacity - written - 2 * (n - i - 1), &ready[i])
         return written
 
     cdef void wakeup(self) noexcept nogil:

@@ -1,6 +1,5 @@
-"""Ensures that the shortcuts for clients that come, ask and go hold nobody else up: a socket that is read without being watched, and
-an accept that takes one client at first (_epoll, _epoll_accept); nor does spin_us."""
-
+"""Ensures that the shortcuts for clients that come, ask and go hold nobody else up: a socket that is read before it is watched, and
+an accept that takes one client at first (_reactor, _epoll_accept); nor does spin_us."""
 
 import pytest
 
@@ -34,7 +33,7 @@ def test_a_new_client_is_answered_again_and_again(running):
         assert net.receive(sock, 2) == b"%2d" % i
 
 
-def test_more_new_clients_than_are_kept_unwatched(running):
+def test_many_new_clients_at_once(running):
     socks = [running.connect(b"first") for _ in range(300)]
     for word in (b"first", b"again", b"third"):
         for sock in socks:
