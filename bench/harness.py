@@ -36,7 +36,8 @@ class RunError(Exception):
 class Peer:
     """A server that is measured.
 
-    `module` is what it needs (and what start-up imports), `distribution` its name in the package index.
+    `module` is what it needs (and what start-up imports), `distribution` its name in the package index. It takes part unless peers are
+    named, if it is of the default set or the scenario is `at_home`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Peer:
     distribution: str | None = None
     options: tuple[str, ...] = ()
     is_default: bool = True
+    at_home: str = ""
 
     def command(self, port: int, backlog: int) -> list[str]:
         if self.module is None:
@@ -65,8 +67,8 @@ PEERS = (
     Peer("gevent", "gevent_server.py", "gevent.server", "gevent"),
     Peer("twisted", "twisted_server.py", "twisted.internet.reactor", "Twisted"),
     Peer("trio", "trio_server.py", "trio", "trio"),
+    Peer("fastaccept-spin", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "50"), False, "pingpong"),
     # Not measured unless named: the second flavours, by which the first were found to be better.
-    Peer("fastaccept-spin", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "50"), False),
     Peer("asyncio-buffered", "asyncio_protocol.py", "asyncio", None, ("--flavour", "buffered"), False),
     Peer("uvloop-buffered", "uvloop_protocol.py", "uvloop", None, ("--flavour", "buffered"), False),
     Peer("rloop-buffered", "rloop_protocol.py", "rloop", None, ("--flavour", "buffered"), False),

@@ -54,12 +54,15 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def choose_peers(names: Sequence[str] | None) -> list[Peer]:
+def choose_peers(scenario: Scenario, names: Sequence[str] | None) -> list[Peer]:
     """The peers that were named, or those of the default set, as far as they are installed."""
-    wanted = [peer for peer in PEERS if (peer.name in names if names else peer.is_default)]
-    for peer in wanted:
-        if not peer.is_available():
-            print(f"{peer.name}: not installed, left out")
+    if names:
+        wanted = [peer for peer in PEERS if peer.name in names]
+    else:
+        wanted = [peer for peer in PEERS if peer.is_default or peer.at_home == scenario.name]
+    missing = [peer.name for peer in wanted if not peer.is_available()]
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)}")
     return [peer for peer in wanted if peer.is_available()]
 
 
@@ -142,11 +145,11 @@ def main() -> int:
     output = arguments.output or (BUILD / "quick" if bench.is_quick else HERE)
     folder = output / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    peers = choose_peers(arguments.peers)
     begun = time.monotonic()
     for scenario in (scenario for scenario in SCENARIOS if scenario.name in arguments.scenario):
         cells = chosen_cells(scenario, bench, arguments.cells)
         print(f"\n{scenario.title}: {len(cells)} cells, {bench.rounds} rounds")
+        peers = choose_peers(scenario, arguments.peers)
         measure_scenario(scenario, cells, peers, bench, saver(scenario, facts, bench, folder))
     report.write(output)
     print(f"\n{(time.monotonic() - begun) / 60:.1f} minutes; the tables are in {output.name}/RESULTS.md")
