@@ -2,7 +2,7 @@
 
 It owns the descriptors, the epoll set and one epoll_slot_t for each connection; it knows nothing of what the bytes mean or
 why a listener is to stop. Listeners are level-triggered, connections edge-triggered: a level-triggered socket is asked once more by
-each epoll_wait after one that reported it, which is 3 % of an echo. So
+each epoll_wait after one that reported it, which is some 2 % of an echo. So
 - What is still there after a read has to be asked for again: by EPOLL_CTL_MOD, which looks at the socket anew. A read that gave
   less than was asked for left nothing, unless the FIN or urgent data had been reported: at the urgent mark a read stops short.
 - What the kernel watches is only made smaller when an unwanted event comes, so that a send that was short, or reading that
@@ -177,13 +177,15 @@ cdef class EpollBackend(EpollListeners):
 
     cdef int64_t recv(self, uint64_t token, char *buffer, size_t capacity) noexcept nogil:
         cdef epoll_slot_t *slot = self._slot_of(token)
-        cdef ssize_t n
+        cdef int64_t n
         if slot == NULL:
             return -ENOTCONN
         n = sys.recv(slot.fd, buffer, capacity, 0)
-        slot.is_dry = n <= 0 or (<size_t>n < capacity and not slot.stops_short)
-        if n < 0:
-            return last_error()
+        if n > 0:
+            slot.is_dry = <size_t>n < capacity and not slot.stops_short
+        else:
+            n = last_error() if n < 0 else 0
+            slot.is_dry = n != -EINTR
         if not slot.is_dry and slot.wanted & slot.watched & sys.EPOLLIN:
             self._watch(slot, token_index(token))    # can't fail: a change of the watch needs no memory
         return n
