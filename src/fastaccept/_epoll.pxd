@@ -22,8 +22,10 @@ cdef class EpollBackend(EpollListeners):
     cdef int wakeup_fd
     cdef epoll_slot_t *slots         # by index of the token; the kernel holds no pointer into it, so it may move
     cdef uint32_t n_slots
+    cdef uint32_t n_used             # slots whose IO_CLOSED has not been reported yet
     cdef uint32_t first_closed       # head of the list of slots whose IO_CLOSED is due; SLOT_NONE = empty
 
+    cdef void _free_slots(self) noexcept nogil
     cdef epoll_slot_t *_slot_of(self, uint64_t token) noexcept nogil
     cdef epoll_slot_t *_slot_open(self, uint64_t token) noexcept nogil
     cdef int _watch(self, epoll_slot_t *slot, uint32_t index) noexcept nogil

@@ -60,15 +60,19 @@ cdef class EpollBackend(EpollListeners):
         for i in range(self.n_slots):
             if self.slots[i].fd >= 0:
                 sys.close(self.slots[i].fd)
-        free(self.slots)
-        self.slots = NULL
-        self.n_slots = 0
+        self._free_slots()
         self.first_closed = SLOT_NONE
         for i in range(EPOLL_LISTENERS_MAX):
             self.listener_close(i)
         close_if_open(&self.spare_fd)
         close_if_open(&self.wakeup_fd)
         close_if_open(&self.epfd)
+
+    cdef void _free_slots(self) noexcept nogil:
+        free(self.slots)
+        self.slots = NULL
+        self.n_slots = 0
+        self.n_used = 0
 
     cdef int64_t now_us(self) noexcept nogil:
         cdef timespec now
@@ -87,10 +91,12 @@ cdef class EpollBackend(EpollListeners):
     cdef epoll_slot_t *_slot_open(self, uint64_t token) noexcept nogil:
         """The slot for a new token; NULL: out of memory."""
         cdef uint32_t index = token_index(token)
-        cdef uint32_t wanted = max(index + 1, max(<uint32_t>64, 2 * self.n_slots))
+        cdef uint32_t wanted = max(self.n_slots, <uint32_t>64)
         cdef uint32_t i
         cdef void *grown
         if index >= self.n_slots:
+            while wanted <= index:
+                wanted *= 2
             grown = realloc(self.slots, wanted * sizeof(epoll_slot_t))
             if grown == NULL:
                 return NULL
@@ -98,6 +104,7 @@ cdef class EpollBackend(EpollListeners):
             for i in range(self.n_slots, wanted):
                 self.slots[i].fd = -1
             self.n_slots = wanted
+        self.n_used += 1
         memset(&self.slots[index], 0, sizeof(epoll_slot_t))
         self.slots[index].fd = -1
         self.slots[index].generation = token_generation(token)
@@ -281,6 +288,9 @@ cdef class EpollBackend(EpollListeners):
             self.first_closed = self.slots[index].next_closed
             io_emit(&events[written], IO_CLOSED, (<uint64_t>self.slots[index].generation << 32) | index)
             written += 1
+        self.n_used -= written
+        if self.n_used == 0 and written:         # everybody has left: so does the table, which is as long as there were ever connections
+            self._free_slots()
         return written
 
     cdef int _emit_socket(self, io_event_t *events, uint64_t token, uint32_t happened) noexcept nogil:

@@ -270,3 +270,20 @@ def test_long_and_short_messages_in_turn_and_an_end_after_each(serve):
         assert net.receive_all(sock) == b""
     assert sum(map(len, kept)) == sum(sum(sizes[: i + 1]) for i in range(len(sizes)))
     assert all(noise.startswith(data) or data in noise for data in kept)
+
+
+def test_memory_is_given_back_when_everybody_has_left(serve):
+    """What is kept for the next ones does not depend on how many there were."""
+    running = serve()
+    kept = []
+    for n in (100, 1500):
+        socks = [running.connect(b"x") for _ in range(n)]
+        assert all(net.receive(sock, 1) == b"x" for sock in socks)
+        assert running.server.stats().user_space_bytes >= n * 48
+        for sock in socks:
+            sock.close()
+        running.clients.clear()
+        net.wait_until(lambda: running.server.active == 0, "all released")
+        running.in_loop(lambda: None)
+        kept.append(running.server.stats().user_space_bytes)
+    assert kept[1] <= kept[0] + 10_000, kept
