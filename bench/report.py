@@ -199,7 +199,7 @@ def picture(results: Results, path: Path) -> bool:
 
 def _section(results: Results, folder: Path) -> str:
     scenario = results.scenario
-    parts = [f"## {scenario.title}", scenario.about, f"{results.rounds} rounds, {results.facts['date']}."]
+    parts = [f"## {scenario.title}", scenario.about, f"{results.rounds} rounds, {results.facts['date']}: `{results.facts['command']}`."]
     image = folder / "results" / f"{scenario.name}.png"
     if picture(results, image):
         parts.append(f"![{scenario.title}](results/{image.name})")
@@ -217,12 +217,13 @@ def write(folder: Path) -> None:
     if not found:
         return
     facts = max((results.facts for results in found), key=lambda facts: facts["date"])
+    shown = {name: text for name, text in facts.items() if name not in ("date", "command")}  # each section has its own
     parts = [
         "# Results",
         "Made by `bench/run.py`; [README.md](README.md) says how to read it. Each figure is a median over "
         "interleaved rounds, with the least and the greatest; `/ C` is the median of the ratios to the "
         "plain C epoll server inside each round.",
-        "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts.items())]),
+        "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in shown.items())]),
     ]
     parts += [_section(results, folder) for results in found]
     (folder / "RESULTS.md").write_text("\n\n".join(parts) + "\n")
