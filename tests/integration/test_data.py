@@ -273,10 +273,14 @@ def test_long_and_short_messages_in_turn_and_an_end_after_each(serve):
 
 
 def test_memory_is_given_back_when_everybody_has_left(serve):
-    """What is kept for the next ones does not depend on how many there were."""
+    """What is kept for the next ones does not depend on how many there were.
+
+    The bound leaves room for the accepts that a storm makes the Windows back-end post ahead, 64 at most of some 400 bytes
+    (POSTED_MAX in _iocp_accept.pyx), and for nothing that is kept per connection.
+    """
     running = serve()
     kept = []
-    for n in (100, 1500):
+    for n in (100, 2500):
         socks = [running.connect(b"x") for _ in range(n)]
         assert all(net.receive(sock, 1) == b"x" for sock in socks)
         assert running.server.stats().user_space_bytes >= n * 48
@@ -286,4 +290,4 @@ def test_memory_is_given_back_when_everybody_has_left(serve):
         net.wait_until(lambda: running.server.active == 0, "all released")
         running.in_loop(lambda: None)
         kept.append(running.server.stats().user_space_bytes)
-    assert kept[1] <= kept[0] + 10_000, kept
+    assert kept[1] <= kept[0] + 32_000, kept
