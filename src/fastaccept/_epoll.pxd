@@ -17,6 +17,7 @@ cdef struct epoll_slot_t:
     uint8_t is_connecting
     uint8_t is_dry                   # nothing was left by the last recv(), and nothing has come since
     uint8_t stops_short              # a recv() that gives less than was asked for may leave something all the same
+    uint8_t has_error                # EPOLLERR came with the input; the end of the input does not tell of it
 
 cdef class EpollBackend(EpollListeners):
     cdef int wakeup_fd

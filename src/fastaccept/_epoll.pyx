@@ -191,8 +191,9 @@ cdef class EpollBackend(EpollListeners):
         if n > 0:
             slot.is_dry = <size_t>n < capacity and not slot.stops_short
         else:
+            # A reset after the peer's FIN: recv(2) says 0 for ever, and the edge is used up. Asked again, the kernel tells again.
             n = last_error() if n < 0 else 0
-            slot.is_dry = n != -EINTR
+            slot.is_dry = n != -EINTR and not (n == 0 and slot.has_error)
         if not slot.is_dry and slot.wanted & slot.watched & sys.EPOLLIN:
             self._watch(slot, token_index(token))    # can't fail: a change of the watch needs no memory
         return n
@@ -314,6 +315,7 @@ cdef class EpollBackend(EpollListeners):
         if happened & sys.EPOLLIN or stops_short:
             slot.is_dry = False
             slot.stops_short = stops_short != 0
+            slot.has_error = happened & sys.EPOLLERR != 0
             if slot.wanted & sys.EPOLLIN:
                 io_emit(&events[written], IO_READABLE, token)
                 return written + 1
