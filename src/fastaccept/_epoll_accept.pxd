@@ -36,6 +36,7 @@ cdef class EpollListeners(Backend):
     cdef int _keep_port(self, epoll_listener_t *listener, sockaddr *address, socklen_t length) noexcept nogil
     cdef int _listen_again(self, epoll_listener_t *listener) noexcept nogil
     cdef bint _is_at_ceiling(self, epoll_listener_t *listener) noexcept nogil
+    cdef void _set_burst(self, epoll_listener_t *listener, int batch) noexcept nogil
     cdef int _accept_clients(self, uint32_t number, io_event_t *events, int capacity) noexcept nogil
     cdef accept_class_t _emit_accept_ended(self, io_event_t *event, epoll_listener_t *listener, int error) noexcept nogil
     cdef int _reject_clients(self, uint32_t number, io_event_t *events) noexcept nogil

@@ -179,16 +179,19 @@ cdef class EpollListeners(Backend):
         listener.met_ceiling = fd < 0 or fd >= self.ceiling
         return listener.met_ceiling
 
+    cdef void _set_burst(self, epoll_listener_t *listener, int batch) noexcept nogil:
+        """The kernel makes a socket, an inode and a file before it looks into the queue (do_accept() in net/socket.c), so an accept4
+        that finds nobody costs twenty times as much as asking epoll again. The first wait of a run takes one client."""
+        listener.burst = max(1, min(4 * listener.burst, batch)) if listener.seen_at_wait + 1 == self.n_waits else 1
+        listener.seen_at_wait = self.n_waits
+
     cdef int _accept_clients(self, uint32_t number, io_event_t *events, int capacity) noexcept nogil:
         """Take clients until nobody waits, or the room or the batch is used up. Returns the events written."""
         cdef epoll_listener_t *listener = &self.listeners[number]
         cdef sys.sockaddr_storage peer
         cdef sys.socklen_t length
         cdef int written = 0, fd
-        # The kernel makes a socket, an inode and a file before it looks into the queue (do_accept() in net/socket.c), so an accept4
-        # that finds nobody costs twenty times as much as asking epoll again. The first of a run takes one client.
-        listener.burst = max(1, min(4 * listener.burst, <int>ACCEPT_BATCH)) if listener.seen_at_wait + 1 == self.n_waits else 1
-        listener.seen_at_wait = self.n_waits
+        self._set_burst(listener, ACCEPT_BATCH)
         if self.reserve and self.now_ms() != self.ceiling_at_ms:
             self._read_ceiling()
         if self._is_at_ceiling(listener):
@@ -231,12 +234,14 @@ cdef class EpollListeners(Backend):
         """Take a few clients, tell them, and let them go. Writes one or two events."""
         cdef epoll_listener_t *listener = &self.listeners[number]
         cdef int written = 0, rejected = 0, fd, error = 0
-        for _ in range(REJECT_BATCH):
+        self._set_burst(listener, REJECT_BATCH)
+        for _ in range(listener.burst):
             fd = self._accept_to_reject(listener)
             if fd < 0:
                 error = -fd
                 if accept_class_of(error) == ACCEPT_RETRY:
                     continue
+                listener.burst = 0
                 break
             self._turn_away(fd)
             rejected += 1
@@ -267,11 +272,11 @@ cdef class EpollListeners(Backend):
         """Message, FIN, close. What the client has sent is read away first: closing on unread input is a reset (RFC 1122,
         4.2.2.13), and that could overtake the message."""
         cdef char discarded[DISCARD_BYTES]
-        if self.reject_bytes:
-            sys.send(fd, self.reject_message, self.reject_bytes, sys.MSG_NOSIGNAL | sys.MSG_DONTWAIT)
-        sys.shutdown(fd, sys.SHUT_WR)
+        if self.reject_bytes:        # in one segment with the FIN
+            sys.send(fd, self.reject_message, self.reject_bytes, sys.MSG_NOSIGNAL | sys.MSG_DONTWAIT | sys.MSG_MORE)
+            sys.shutdown(fd, sys.SHUT_WR)
         for _ in range(DISCARD_ROUNDS):
-            if sys.recv(fd, discarded, DISCARD_BYTES, sys.MSG_DONTWAIT) <= 0:
+            if sys.recv(fd, discarded, DISCARD_BYTES, sys.MSG_DONTWAIT) < DISCARD_BYTES:
                 break
         sys.close(fd)
 

@@ -71,6 +71,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SHUT_WR
         MSG_NOSIGNAL
         MSG_DONTWAIT
+        MSG_MORE
         MSG_TRUNC
     int socket(int domain, int type, int protocol)
     int bind(int fd, const sockaddr *address, socklen_t length)
