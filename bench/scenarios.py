@@ -250,7 +250,7 @@ SCENARIOS = (
         "overload",
         "Overload",
         f"{OVERLOAD_LIMIT} admitted clients echo 64 B; {OVERLOAD_FACTOR} times as many hammer at the limit,"
-        " each trying again 100 ms after an answer or after 100 ms without one. The last columns pair with"
+        " each trying again 50 to 150 ms after an answer or after 100 ms without one. The last columns pair with"
         " the same limit and no hammering in the same round.",
         _load("echo"),
         (

@@ -73,7 +73,7 @@ void run_storm(const options_t *o, result_t *r);
 /* load_surplus.c: the clients beyond the limit */
 void surplus_start(const options_t *o, int epoll_fd);
 void surplus_on_event(endpoint_t *endpoint, uint32_t events);
-void surplus_tick(uint64_t now); /* retries and patience; call about once a millisecond */
+void surplus_tick(uint64_t now); /* retries and patience; call in every turn */
 void surplus_measure(void);      /* forget what was counted so far */
 void surplus_print(FILE *out);   /* as the fields of a JSON object */
 

@@ -36,12 +36,26 @@ typedef struct {
     uint64_t begun_ns, deadline_ns;
 } surplus_t;
 
+/* The tries of a millisecond, made in one go, would be a pause that the admitted clients' figures show as the server's. */
+#define TICK_NS (NS_PER_MS / 5)
+
 static const char first_byte = 0;
 static surplus_t *surplus;
 static uint64_t outcomes[OUTCOMES], attempts, next_tick_ns;
 static histogram_t told_after; /* connect to the outcome, where there was an answer */
 static const options_t *options;
 static int epoll_fd;
+
+/* Half a retry time to one and a half. With none of this chance, clients that one slow moment has brought together would try
+ * together ever after, and every slow moment add to them. */
+static uint64_t retry_ns(void) {
+    static uint64_t state = 88172645463325252u; /* xorshift64: the same tries in every run */
+
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint64_t)options->retry_ms * NS_PER_MS / 2 + state % ((uint64_t)options->retry_ms * NS_PER_MS + 1);
+}
 
 static void finish(surplus_t *s, outcome_t outcome) {
     uint64_t now = now_ns();
@@ -52,7 +66,7 @@ static void finish(surplus_t *s, outcome_t outcome) {
     close(s->endpoint.fd);
     s->endpoint.fd = -1;
     s->state = SURPLUS_WAITING;
-    s->deadline_ns = now + (uint64_t)options->retry_ms * NS_PER_MS;
+    s->deadline_ns = now + retry_ns();
 }
 
 static void finish_by_errno(surplus_t *s, int error) {
@@ -66,12 +80,16 @@ static void finish_by_errno(surplus_t *s, int error) {
     }
 }
 
-static void send_first_byte(surplus_t *s) {
+/* On loopback a connection stands when connect(2) returns, EINPROGRESS or not: the byte is tried at once, and EPOLLOUT waited
+ * for only where the server's queue was full. The load's own core is short under overload, so a try has to be cheap. */
+static void send_first_byte(surplus_t *s, int operation) {
     if (send(s->endpoint.fd, &first_byte, 1, MSG_NOSIGNAL) == 1) {
         s->state = SURPLUS_CONNECTED;
-        watch(epoll_fd, EPOLL_CTL_MOD, &s->endpoint, EPOLLIN);
+        watch(epoll_fd, operation, &s->endpoint, EPOLLIN);
     } else if (errno != EAGAIN && errno != ENOTCONN) {
         finish_by_errno(s, errno);
+    } else if (operation == EPOLL_CTL_ADD) {
+        watch(epoll_fd, operation, &s->endpoint, EPOLLIN | EPOLLOUT);
     }
 }
 
@@ -85,11 +103,10 @@ static void begin(surplus_t *s, uint64_t now) {
     s->is_told = 0;
     s->endpoint.fd = open_socket(options);
     error = start_connect(options, s->endpoint.fd);
-    if (error < 0) {
+    if (error < 0)
         finish_by_errno(s, -error);
-        return;
-    }
-    watch(epoll_fd, EPOLL_CTL_ADD, &s->endpoint, EPOLLIN | EPOLLOUT);
+    else
+        send_first_byte(s, EPOLL_CTL_ADD);
 }
 
 static void receive(surplus_t *s) {
@@ -112,7 +129,7 @@ void surplus_on_event(endpoint_t *endpoint, uint32_t events) {
     if (s->endpoint.fd < 0)
         return; /* finished earlier in this batch */
     if (s->state == SURPLUS_CONNECTING && !(events & EPOLLERR))
-        send_first_byte(s);
+        send_first_byte(s, EPOLL_CTL_MOD);
     else
         receive(s);
 }
@@ -134,7 +151,7 @@ void surplus_start(const options_t *o, int epoll) {
 void surplus_tick(uint64_t now) {
     if (options->surplus == 0 || now < next_tick_ns)
         return;
-    next_tick_ns = now + NS_PER_MS;
+    next_tick_ns = now + TICK_NS;
     for (int i = 0; i < options->surplus; i++) {
         surplus_t *s = &surplus[i];
 
