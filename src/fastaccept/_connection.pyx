@@ -1,3 +1,4 @@
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
 """Connection: the methods that applications call. Each checks that it may be called, notes what is wanted in the record, and leaves
 it to the loop."""
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
@@ -39,7 +40,7 @@ cdef class Connection:
             raise ConnectionClosed("shutdown_write() was called on this connection")
         return conn
 
-    def write(self, data):
+    def write(self, data, /):
         """Send bytes, in order, as fast as the peer takes them.
 
         Data is sent when the running callback returns, in one system call with whatever else was written to this connection

@@ -38,7 +38,7 @@ def test_stub_has_the_same_members_and_arguments(module, name):
         assert doc or key == "turn", f"{name}.{key} has no docstring"
         if not is_property and not node.decorator_list:
             given = list(inspect.signature(member).parameters)
-            wanted = [arg.arg for arg in node.args.args] + ([node.args.vararg.arg] if node.args.vararg else [])
+            wanted = [arg.arg for arg in node.args.posonlyargs + node.args.args] + ([node.args.vararg.arg] if node.args.vararg else [])
             assert given == wanted, key
 
 
