@@ -47,7 +47,7 @@ cdef class Connection:
         meanwhile; what the system does not take waits in memory. Anything but exact `bytes` is copied.
 
         Args:
-            data: bytes-like, any length, in bytes.
+            data: bytes-like, any length, in bytes; by position only.
         Returns:
             bool: True while no more than `Limits.write_high_water` bytes wait; False above it: stop writing until on_drain. Also
             False once the connection has failed in this same callback.
