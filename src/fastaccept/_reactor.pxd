@@ -8,7 +8,7 @@ from fastaccept._conns cimport Connections, conn_t, end_cause_t
 
 cdef enum:
     BATCH = 512                      # events of one turn
-    READ_BYTES = 65536               # most that one recv() takes: one callback's worth
+    READ_BYTES = 69632               # most that one recv() takes: one callback's worth; a message of 64 KiB with its header leaves room
     BULKY_BYTES = 4096               # after a longer read the next one goes to the callback without being copied
 
 cdef class Reactor:

@@ -7,7 +7,7 @@ import pytest
 
 from helpers import net
 
-READ_BYTES = 65536  # the most that on_data gets
+READ_BYTES = 69632  # the most that on_data gets
 
 
 @pytest.fixture
