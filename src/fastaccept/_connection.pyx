@@ -43,8 +43,9 @@ cdef class Connection:
     def write(self, data, /):
         """Send bytes, in order, as fast as the peer takes them.
 
-        Data is sent when the running callback returns, in one system call with whatever else was written to this connection
-        meanwhile; what the system does not take waits in memory. Anything but exact `bytes` is copied.
+        Data is sent when the running callback has returned, or the next few have, where several peers have sent at once; in one system
+        call with whatever else was written to this connection meanwhile. What the system does not take waits in memory. Anything but
+        exact `bytes` is copied.
 
         Args:
             data: bytes-like, any length, in bytes; by position only.

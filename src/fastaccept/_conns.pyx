@@ -136,7 +136,7 @@ cdef conn_t *conn_next_attention(Connections table) noexcept:
 
 
 cdef bint conn_write(Connections table, conn_t *conn, bytes data) except -1:
-    """Queue data; it is sent when the callback returns, together with what else that writes. True: go on writing."""
+    """Queue data; the loop sends it after the callback, together with what else that writes. True: go on writing."""
     if conn.out == NULL:
         conn.out = outq_open(&table.pool)
         if conn.out == NULL:

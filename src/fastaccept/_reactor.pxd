@@ -9,6 +9,8 @@ from fastaccept._conns cimport Connections, conn_t, end_cause_t
 cdef enum:
     BATCH = 512                      # events of one turn
     READ_BYTES = 69632               # most that one recv() takes: one callback's worth; a message of 64 KiB with its header leaves room
+    JOINED_CALLBACKS = 4             # on_data of so many connections, before the first one's answer is sent
+    JOINED_BYTES = 16384             # unless more than this waits to be sent
     BULKY_BYTES = 4096               # after a longer read the next one goes to the callback without being copied
 
 cdef class Reactor:

@@ -2,8 +2,9 @@
 _connection, and this file carries it between them and to the application. It names no system call and no errno of accept.
 
 A turn: wait (the GIL is given up here and nowhere else), dispatch the batch, timers, calls from other threads, then the
-listeners are put into the state that admission wants. After each callback the connections that it touched are seen to
-(_settle), so that an answer leaves before the next event is looked at.
+listeners are put into the state that admission wants. The connections that callbacks have touched are seen to (_settle) after
+at most JOINED_CALLBACKS of them: the sends of a few short answers, made one after the other, find the kernel's code for sending in the
+processor's cache, where the interpreter has been meanwhile when each is made by itself.
 """
 import threading
 
@@ -84,6 +85,7 @@ cdef class Reactor:
         while self.next_event < self.n_events:
             self.next_event += 1
             self._dispatch(&self.events[self.next_event - 1])
+        self._settle()
         self._run_due()
         self._run_calls()
         self._settle()
@@ -151,6 +153,8 @@ cdef class Reactor:
             return 0                 # its end was decided earlier in this batch
         if kind == IO_READABLE:
             self._on_readable(conn)
+            if self.next_event % JOINED_CALLBACKS != 0 and self.table.stats.write_buffered_bytes < JOINED_BYTES:
+                return 0             # its answer leaves with those of the next messages
         elif kind == IO_SENT:
             conn_sent(self.table, conn, event.result)
         elif kind == IO_CONNECTED:
@@ -341,6 +345,7 @@ cdef class Reactor:
         """IO_CLOSED: the slot is free, and whoever waits for room or for a descriptor may have it."""
         cdef bint was_accepted = not (conn.flags & CONN_OUTGOING)
         cdef uint64_t token = slot_token(&conn.slot)
+        self._settle()               # an application that keeps the handle may have put it on the attention list again
         conn_release(self.table, conn)
         slots_free(&self.table.slots, token)
         self.table.stats.closed += 1

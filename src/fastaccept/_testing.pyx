@@ -287,9 +287,10 @@ cdef class ScriptedBackend(Backend):
                 rest.append((IO_SENT, token, {}))
             if peer.reading and peer.inbox:
                 rest.append((IO_READABLE, token, {}))
+        found += rest[: capacity - len(found)]
         if self.random is not None:
-            self.random.shuffle(rest)
-        return found + rest[: capacity - len(found)]
+            self.random.shuffle(found)
+        return found
 
     def _accept(self, number, capacity):
         """The accepts of one listener in one wait."""

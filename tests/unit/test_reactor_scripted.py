@@ -590,6 +590,57 @@ def test_stale_events_are_dropped(scene):
     assert s.loop.active == 0 and s.server.stats().closed == 50
 
 
+@pytest.mark.parametrize(
+    ("size", "answers_out"),
+    [(1, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]), (20_000, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])],
+    ids=["short", "long"],
+)
+def test_short_answers_leave_four_together_and_long_ones_at_once(scene, size, answers_out):
+    seen = []
+
+    def on_data(conn, data):
+        seen.append(sum(bool(peer.outbox) for peer in s.backend.peers.values()))
+        conn.write(data)
+
+    s = scene(on_data=on_data)
+    s.backend.arrive(0, 10)
+    s.turn(2)
+    for peer in s.backend.peers.values():
+        peer.inbox.append(bytes(size))
+    s.turn()
+    assert seen == answers_out
+    assert all(len(peer.outbox) == size for peer in s.backend.peers.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_handle_that_is_used_while_its_connection_is_let_go(scene, seed):
+    """The last events of a connection, of one that still holds its handle, and of one that gets its place, in any order."""
+    kept = []
+
+    def on_data(conn, data):
+        if data == b"keep":
+            kept.append(conn)
+        elif data == b"abort":
+            conn.abort()
+        else:
+            kept[0].pause_reading()
+            conn.write(data)
+
+    s = scene(seed=seed, on_data=on_data)
+    s.backend.arrive(0, 2)
+    s.turn(2)
+    first, second = s.backend.peers.values()
+    first.inbox.extend([b"keep", b"abort"])
+    s.turn(2)
+    assert first.closed == "rst"
+    second.inbox.append(b"use")
+    s.backend.arrive(0, 1)
+    s.turn()
+    s.backend.peer(-1).inbox.append(b"hello")
+    s.turn()
+    assert second.outbox == b"use" and s.backend.peer(-1).outbox == b"hello"
+
+
 def test_callback_exception_aborts_its_connection_and_the_loop_goes_on():
     def fail(conn, data):
         raise ValueError("no")
