@@ -34,7 +34,7 @@ cdef struct outq_pool_t:
 
 cdef outq_t *outq_open(outq_pool_t *pool) noexcept                        # NULL: out of memory
 cdef int outq_append(outq_t *queue, bytes item) except -1     # takes a reference, but not to b""; raises MemoryError
-cdef int outq_slices(const outq_t *queue, io_slice_t *slices, int capacity) noexcept          # how many
+cdef int outq_slices(const outq_t *queue, io_slice_t *slices, int capacity, size_t *length) noexcept     # how many; how long in all
 cdef void outq_consume(outq_t *queue, size_t n) noexcept                  # the first n bytes are sent
 cdef void outq_drop(outq_pool_t *pool, outq_t *queue) noexcept            # gives back what it holds, and itself
 cdef void outq_pool_clear(outq_pool_t *pool) noexcept

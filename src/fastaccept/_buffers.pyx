@@ -57,18 +57,21 @@ cdef int outq_append(outq_t *queue, bytes item) except -1:
     return 0
 
 
-cdef int outq_slices(const outq_t *queue, io_slice_t *slices, int capacity) noexcept:
+cdef int outq_slices(const outq_t *queue, io_slice_t *slices, int capacity, size_t *length) noexcept:
     cdef uint32_t i
     cdef int n = 0
+    length[0] = 0
     for i in range(queue.head, queue.tail):
         if n == capacity:
             break
         slices[n].base = PyBytes_AS_STRING(<object>queue.items[i])
         slices[n].length = PyBytes_GET_SIZE(<object>queue.items[i])
+        length[0] += slices[n].length
         n += 1
     if n:
         slices[0].base += queue.head_sent
         slices[0].length -= queue.head_sent
+        length[0] -= queue.head_sent
     return n
 
 
@@ -133,7 +136,9 @@ cdef class OutQueue:
     def slices(self, int capacity=SLICES_MAX):
         """Return what would be offered to the system, as a list of bytes."""
         cdef io_slice_t slices[SLICES_MAX]
-        cdef int n = outq_slices(self.queue, slices, min(capacity, <int>SLICES_MAX))
+        cdef size_t length
+        cdef int n = outq_slices(self.queue, slices, min(capacity, <int>SLICES_MAX), &length)
+        assert length == sum([slices[i].length for i in range(n)])
         return [slices[i].base[:slices[i].length] for i in range(n)]
 
     def consume(self, size_t n):

@@ -1,9 +1,10 @@
 from collections.abc import Iterable
-from typing import Any, Literal, Optional, TypeVar, Union, overload
+from typing import Any, Literal, Optional, TypeVar, Union, final, overload
 
 _Buffer = Union[bytes, bytearray, memoryview]
 _T = TypeVar("_T")
 
+@final
 class Connection:
     context: Any
     def write(self, data: _Buffer, /) -> bool: ...

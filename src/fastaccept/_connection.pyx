@@ -12,8 +12,28 @@ from fastaccept._slots cimport slots_find
 from fastaccept.errors import ConnectionClosed, os_error
 
 
+cdef inline conn_t *_find(Connection handle) except? NULL:
+    """NULL: it has ended. Raises RuntimeError in a wrong thread."""
+    handle.table.check_thread()
+    return <conn_t *>slots_find(&handle.table.slots, handle.token)
+
+
+cdef inline conn_t *_writable(Connection handle) except? NULL:
+    """NULL: it failed while this callback ran; on_close will say how. Raises ConnectionClosed."""
+    cdef conn_t *conn = _find(handle)
+    if conn == NULL:
+        raise ConnectionClosed("the connection is closed")
+    if conn.state == CONN_ENDED and conn.flags & CONN_CLOSE_OWED:
+        return NULL
+    if conn.state > CONN_OPEN:
+        raise ConnectionClosed("close() was called on this connection")
+    if conn.flags & CONN_SHUT_ASKED:
+        raise ConnectionClosed("shutdown_write() was called on this connection")
+    return conn
+
+
 cdef class Connection:
-    """One peer. Made by the server and given to callbacks; not by hand.
+    """One peer. Made by the server and given to callbacks; not by hand, nor by a subclass.
 
     The same object comes with each callback while the application keeps a reference to it or has set `context`; otherwise it
     may be a new one each time, so that an idle connection costs no Python object.
@@ -23,22 +43,6 @@ cdef class Connection:
 
     def __init__(self):
         raise TypeError("a Connection is made by a Server")
-
-    cdef conn_t *_find(self) except? NULL:
-        self.table.check_thread()
-        return <conn_t *>slots_find(&self.table.slots, self.token)
-
-    cdef conn_t *_writable(self) except? NULL:
-        cdef conn_t *conn = self._find()
-        if conn == NULL:
-            raise ConnectionClosed("the connection is closed")
-        if conn.state == CONN_ENDED and conn.flags & CONN_CLOSE_OWED:
-            return NULL              # it failed while this callback ran; on_close will say how
-        if conn.state > CONN_OPEN:
-            raise ConnectionClosed("close() was called on this connection")
-        if conn.flags & CONN_SHUT_ASKED:
-            raise ConnectionClosed("shutdown_write() was called on this connection")
-        return conn
 
     def write(self, data, /):
         """Send bytes, in order, as fast as the peer takes them.
@@ -59,7 +63,7 @@ cdef class Connection:
             measure: the next write aborts the connection, and on_close gets WriteBufferFull.
         Threads: the loop's.
         """
-        cdef conn_t *conn = self._writable()
+        cdef conn_t *conn = _writable(self)
         cdef bytes item = data if PyBytes_CheckExact(data) else bytes(memoryview(data))
         if conn == NULL:
             return False
@@ -80,13 +84,13 @@ cdef class Connection:
         A peer that takes nothing for `Timeouts.close` seconds is aborted, and on_close gets the TimeoutError. Closing a closed
         connection does nothing. Threads: the loop's.
         """
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         if conn != NULL:
             conn_close(self.table, conn)
 
     def abort(self):
         """Close now with a reset (RST); what was not sent is dropped. Threads: the loop's."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         if conn != NULL:
             conn_end(self.table, conn, END_BY_USER, 0, True)
 
@@ -96,24 +100,24 @@ cdef class Connection:
         Raises:
             ConnectionClosed: after on_close or close().
         """
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         if conn != NULL and conn.state == CONN_OPEN and conn.flags & CONN_SHUT_ASKED:
             return
-        conn = self._writable()
+        conn = _writable(self)
         if conn != NULL:
             conn.flags |= CONN_SHUT_ASKED
             conn_attend(self.table, conn)
 
     def pause_reading(self):
         """Call on_data no more until resume_reading(); the peer's bytes wait in the system. Threads: the loop's."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         if conn != NULL:
             conn.flags |= CONN_PAUSED_BY_USER
             conn_attend(self.table, conn)
 
     def resume_reading(self):
         """Undo pause_reading(). A pause because the peer does not read stays until it does. Threads: the loop's."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         if conn != NULL:
             conn.flags &= ~<unsigned int>CONN_PAUSED_BY_USER
             conn_attend(self.table, conn)
@@ -121,39 +125,39 @@ cdef class Connection:
     @property
     def peername(self):
         """The peer's address as socket.getpeername() gives it; None once closed."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         return address_to_python(&conn.peer) if conn != NULL else None
 
     @property
     def sockname(self):
         """Our address as socket.getsockname() gives it; None once closed."""
         cdef address_t address
-        if self._find() == NULL or self.table.backend.local_address(self.token, &address) < 0:
+        if _find(self) == NULL or self.table.backend.local_address(self.token, &address) < 0:
             return None
         return address_to_python(&address)
 
     @property
     def is_closing(self):
         """True once close(), abort() or an error has begun to end it, and for ever after."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         return conn == NULL or conn.state > CONN_OPEN
 
     @property
     def bytes_received(self):
         """Bytes given to on_data so far; 0 once closed."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         return conn.bytes_received if conn != NULL else 0
 
     @property
     def bytes_sent(self):
         """Bytes that the system has taken so far; 0 once closed."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         return conn.bytes_sent if conn != NULL else 0
 
     @property
     def write_buffer_size(self):
         """Bytes written that the system has not taken yet."""
-        cdef conn_t *conn = self._find()
+        cdef conn_t *conn = _find(self)
         return conn.out.bytes if conn != NULL and conn.out != NULL else 0
 
     def set_option(self, name, value):
@@ -168,7 +172,7 @@ cdef class Connection:
         options = {"nodelay": OPTION_NODELAY, "keepalive": OPTION_KEEPALIVE}
         if name not in options:
             raise ValueError(f"name is {name!r}; allowed are {', '.join(map(repr, options))}")
-        if self._find() == NULL:
+        if _find(self) == NULL:
             raise ConnectionClosed("the connection is closed")
         cdef int done = self.table.backend.set_option(self.token, options[name], bool(value))
         if done < 0:
@@ -179,7 +183,7 @@ cdef class Connection:
         if name == "peername" or name == "sockname":
             value = getattr(self, name)
             return default if value is None else value
-        if name == "fileno" and self._find() != NULL:
+        if name == "fileno" and _find(self) != NULL:
             return self.table.backend.handle_of(self.token)
         return default
 

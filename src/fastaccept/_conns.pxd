@@ -23,6 +23,7 @@ Guarantees
   - on_connect and on_close come in pairs, once each; for connect(), on_close alone if it failed.
   - Whatever the loop or a callback still holds of a connection is a token; one that is stale finds nothing.
 """
+cimport cython
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from fastaccept._backend cimport Backend, address_t
@@ -30,6 +31,9 @@ from fastaccept._buffers cimport outq_pool_t, outq_t
 from fastaccept._slots cimport slot_t, slots_t
 from fastaccept._stats cimport stats_t
 from fastaccept._timers cimport timers_t
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
 
 cdef enum conn_state_t:
     CONN_CONNECTING
@@ -90,6 +94,8 @@ cdef struct timeouts_t:              # milliseconds; 0 = none
     int64_t close_ms
     int64_t connect_ms
 
+
+@cython.final
 cdef class Connections:
     """All connections of one server. Touched by the loop's thread alone while the loop runs."""
     cdef Backend backend
@@ -107,7 +113,10 @@ cdef class Connections:
     cdef uint32_t first_attention    # list of connections that the loop has to see to
     cdef uint32_t last_attention
 
-    cdef int check_thread(self) except -1
+    cdef inline int check_thread(self) except -1:
+        if self.owner != 0 and self.owner != PyThread_get_thread_ident():
+            raise RuntimeError("called from a thread that does not run the loop; use Server.call_soon_threadsafe()")
+        return 0
 
 cdef void conn_init(Connections table, conn_t *conn, conn_state_t state, unsigned int flags) noexcept
 cdef void conn_connected(Connections table, conn_t *conn) noexcept

@@ -14,9 +14,6 @@ from fastaccept._buffers cimport (
 from fastaccept._slots cimport SLOT_NONE, slot_token, slots_at, slots_clear, slots_init
 from fastaccept._timers cimport timers_cancel, timers_clear, timers_due_ms, timers_init, timers_set
 
-cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_ident() nogil
-
 cdef enum:
     # Input dropped in one go while a connection lingers; what is beyond comes with the next turn.
     DISCARD_BYTES = 65536
@@ -41,11 +38,6 @@ cdef class Connections:
         slots_clear(&self.slots)
         timers_clear(&self.timers)
         outq_pool_clear(&self.pool)
-
-    cdef int check_thread(self) except -1:
-        if self.owner != 0 and self.owner != PyThread_get_thread_ident():
-            raise RuntimeError("called from a thread that does not run the loop; use Server.call_soon_threadsafe()")
-        return 0
 
 
 # ---- life of a record
@@ -160,26 +152,19 @@ cdef bint conn_write(Connections table, conn_t *conn, bytes data) except -1:
 cdef void _flush(Connections table, conn_t *conn) noexcept:
     """Offer what waits to the system, until it takes less than it was offered."""
     cdef io_slice_t slices[SLICES_MAX]
+    cdef size_t offered
     cdef int64_t sent
     cdef int n
     while conn.out != NULL and not (conn.flags & CONN_SENDING) and conn.state != CONN_ENDED:
-        n = outq_slices(conn.out, slices, SLICES_MAX)
+        n = outq_slices(conn.out, slices, SLICES_MAX, &offered)
         sent = table.backend.send(slot_token(&conn.slot), slices, n)
         if sent < 0:
             conn_end(table, conn, END_BY_ERROR, <int>-sent, False)
             return
-        if <size_t>sent < _length(slices, n):
+        if <size_t>sent < offered:
             conn.flags |= CONN_SENDING
             _set_deadline(table, conn)
         _taken(table, conn, sent)
-
-
-cdef inline size_t _length(const io_slice_t *slices, int n) noexcept:
-    cdef size_t length = 0
-    cdef int i
-    for i in range(n):
-        length += slices[i].length
-    return length
 
 
 cdef void _taken(Connections table, conn_t *conn, int64_t n) noexcept:
@@ -190,8 +175,9 @@ cdef void _taken(Connections table, conn_t *conn, int64_t n) noexcept:
     conn.out_at_ms = <uint32_t>table.now_ms
     table.stats.bytes_sent += n
     table.stats.write_buffered_bytes -= n
-    outq_consume(conn.out, n)
-    if conn.out.bytes == 0:
+    if <size_t>n < conn.out.bytes:
+        outq_consume(conn.out, n)
+    else:
         outq_drop(&table.pool, conn.out)
         conn.out = NULL
 

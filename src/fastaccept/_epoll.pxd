@@ -1,4 +1,5 @@
 """EpollBackend: the seam over epoll(7). See _epoll.pyx."""
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from fastaccept._backend cimport io_event_t
 from fastaccept._epoll_accept cimport EpollListeners
@@ -19,6 +20,8 @@ cdef struct epoll_slot_t:
     uint8_t stops_short              # a recv() that gives less than was asked for may leave something all the same
     uint8_t has_error                # EPOLLERR came with the input; the end of the input does not tell of it
 
+
+@cython.final
 cdef class EpollBackend(EpollListeners):
     cdef int wakeup_fd
     cdef epoll_slot_t *slots         # by index of the token; the kernel holds no pointer into it, so it may move

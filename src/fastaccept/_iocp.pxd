@@ -1,4 +1,5 @@
 """IocpBackend: the seam over an I/O completion port. See _iocp.pyx."""
+cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from fastaccept._backend cimport Backend, io_event_t
 from fastaccept._buffers cimport io_slice_t
@@ -10,6 +11,8 @@ from fastaccept._platform.win32_calls cimport calls_t
 cdef enum:
     IOCP_BATCH = 256                 # completions taken by one call
 
+
+@cython.final
 cdef class IocpBackend(Backend):
     cdef HANDLE port
     cdef bint is_started             # WSAStartup() was called
