@@ -83,6 +83,8 @@ cdef class Reactor:
         if self.next_event == self.n_events:
             self._wait(self._wait_ms(max_wait_ms))
         while self.next_event < self.n_events:
+            if self.events[self.next_event].kind == IO_CLOSED:
+                self._settle()       # its slot becomes free, and an application that kept the handle may have had it attended again
             self.next_event += 1
             self._dispatch(&self.events[self.next_event - 1])
         self._settle()
@@ -345,7 +347,6 @@ cdef class Reactor:
         """IO_CLOSED: the slot is free, and whoever waits for room or for a descriptor may have it."""
         cdef bint was_accepted = not (conn.flags & CONN_OUTGOING)
         cdef uint64_t token = slot_token(&conn.slot)
-        self._settle()               # an application that keeps the handle may have put it on the attention list again
         conn_release(self.table, conn)
         slots_free(&self.table.slots, token)
         self.table.stats.closed += 1

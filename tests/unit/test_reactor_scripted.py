@@ -641,6 +641,28 @@ def test_handle_that_is_used_while_its_connection_is_let_go(scene, seed):
     assert second.outbox == b"use" and s.backend.peer(-1).outbox == b"hello"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_connection_is_let_go_though_ctrl_c_comes_first(scene, seed):
+    ended = []
+
+    def on_close(conn, error):
+        ended.append(error)
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+
+    s = scene(seed=seed, on_data=lambda conn, data: conn.abort(), on_close=on_close)
+    s.backend.arrive(0, 2)
+    s.turn(2)
+    first, second = s.backend.peers.values()
+    first.inbox.append(b"x")
+    s.turn()
+    second.inbox.append(b"x")
+    with pytest.raises(KeyboardInterrupt):
+        s.turn(2)
+    s.turn(2)
+    assert s.loop.active == 0
+
+
 def test_callback_exception_aborts_its_connection_and_the_loop_goes_on():
     def fail(conn, data):
         raise ValueError("no")
