@@ -187,9 +187,11 @@ cdef class Reactor:
     cdef int _run_calls(self) except -1:
         """What other threads asked for before now; what a call adds waits for the next turn."""
         cdef Py_ssize_t n
+        if self.is_woken:            # also without a call: it may have run before its thread came to wake us
+            with self.wake_lock:     # before the calls are counted: one that comes now wakes the loop again
+                self.is_woken = False
         if not self.calls.soon:
             return 0
-        self.is_woken = False        # before the calls are counted: one that comes now wakes the loop again
         n = len(self.calls.soon)
         while n > 0:
             n -= 1

@@ -272,7 +272,7 @@ cdef class ScriptedBackend(Backend):
         rest = []
         if self.woken:
             self.woken = False
-            rest.append((IO_WAKEUP, TOKEN_WAKEUP, {}))
+            rest.append((IO_WAKEUP, <uint64_t><uint32_t>TOKEN_WAKEUP, {}))
         while self.connecting:
             token, error = self.connecting.popleft()
             if token in self.by_token:

@@ -746,6 +746,15 @@ def spinning_waits(s):
     return list(s.backend.waits)
 
 
+def test_wakeup_that_finds_no_call_is_not_the_last(scene):
+    s = scene()
+    for _ in range(3):
+        events = s.server.stats().events
+        s.loop.wake()
+        s.turn()
+        assert s.server.stats().events == events + 1
+
+
 def test_spin_looks_for_events_after_events_and_sleeps_after_that(scene):
     s = scene(spin_us=100)
     s.backend.arrive(0)
