@@ -109,7 +109,8 @@ cdef class Connection:
             conn_attend(self.table, conn)
 
     def pause_reading(self):
-        """Call on_data no more until resume_reading(); the peer's bytes wait in the system. Threads: the loop's."""
+        """Call on_data no more until resume_reading(); the peer's bytes wait in the system, and one read's worth in the server if that was
+        received before. Threads: the loop's."""
         cdef conn_t *conn = _find(self)
         if conn != NULL:
             conn.flags |= CONN_PAUSED_BY_USER

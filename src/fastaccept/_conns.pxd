@@ -56,7 +56,7 @@ cdef enum conn_flag_t:
     CONN_RESET = 1024                # to be closed with RST
     CONN_CLOSE_OWED = 2048           # the application knows of it: on_close is owed
     CONN_FRESH = 4096                # the backend was not told yet whether to watch for input
-    CONN_BULKY = 8192                # the last read was a long one
+    CONN_HELD = 8192                 # input was received that the application has not got: it is paused
 
 cdef enum end_cause_t:               # why a connection ended, for on_close
     END_BY_USER                      # close(), abort(), or the peer's FIN: no error

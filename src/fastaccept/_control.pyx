@@ -250,7 +250,7 @@ cdef class Control(Reactor):
         found["kernel_memory_limit"] = None if self.acceptor.memory_limit == INT64_MAX else self.acceptor.memory_limit
         found["user_space_bytes"] = (slots_bytes(&self.table.slots) + timers_bytes(&self.table.timers) + self.backend.bytes_held()
                                      + self.table.pool.in_use * sizeof(outq_t) + self.table.pool.size * sizeof(outq_t)
-                                     + stats.write_buffered_bytes)
+                                     + stats.write_buffered_bytes + self.input.held_bytes)
         return found
 
     def paused_ms(self, uint32_t number):

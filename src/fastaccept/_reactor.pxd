@@ -5,13 +5,11 @@ from fastaccept._backend cimport Backend, io_event_t
 from fastaccept._calls cimport Calls
 from fastaccept._connection cimport Connection
 from fastaccept._conns cimport Connections, conn_t, end_cause_t
+from fastaccept._input cimport Input, received_t
 
 cdef enum:
     BATCH = 512                      # events of one turn
-    READ_BYTES = 69632               # most that one recv() takes: one callback's worth; a message of 64 KiB with its header leaves room
-    JOINED_CALLBACKS = 4             # on_data of so many connections, before the first one's answer is sent
-    JOINED_BYTES = 16384             # unless more than this waits to be sent
-    BULKY_BYTES = 4096               # after a longer read the next one goes to the callback without being copied
+    JOINED_BYTES = 16384             # answers wait for the callbacks after theirs, unless so much more waits than was received with them
 
 cdef class Reactor:
     # The application's callbacks; None = not wanted.
@@ -21,12 +19,13 @@ cdef class Reactor:
     cdef Connections table
     cdef Acceptor acceptor
     cdef Calls calls
+    cdef Input input
     # the turn
     cdef io_event_t events[BATCH]
     cdef int n_events                # of the batch
+    cdef int end_of_ahead            # first one of it that no input was received for yet
     cdef int next_event              # first one of it that is not dispatched: a callback may leave by KeyboardInterrupt
     cdef public int64_t spin_us      # how long to look for events without sleeping, after some have come
-    cdef bytes read_buffer
     cdef Connection spare            # a handle that nobody else holds, for the next callback
     # waking and ending
     cdef object wake_lock            # held for a wakeup and for closing, so that no wakeup meets a closed descriptor
@@ -51,8 +50,10 @@ cdef class Reactor:
     cdef int _on_accepted(self, io_event_t *event) except -1
     cdef int _on_connected(self, conn_t *conn, int error) except -1
     cdef int _on_readable(self, conn_t *conn) except -1
-    cdef bytes _receive(self, conn_t *conn, int64_t *n)
+    cdef int _on_received(self, conn_t *conn, received_t *received) except -1
+    cdef int _deliver(self, conn_t *conn, bytes data) except -1
     cdef int _on_eof(self, conn_t *conn) except -1
+    cdef int _give_owed(self, conn_t *conn) except -1
     cdef int _on_ended(self, conn_t *conn) except -1
     cdef int _on_closed(self, conn_t *conn) except -1
 

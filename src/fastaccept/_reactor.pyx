@@ -2,13 +2,11 @@
 _connection, and this file carries it between them and to the application. It names no system call and no errno of accept.
 
 A turn: wait (the GIL is given up here and nowhere else), dispatch the batch, timers, calls from other threads, then the
-listeners are put into the state that admission wants. The connections that callbacks have touched are seen to (_settle) after
-at most JOINED_CALLBACKS of them: the sends of a few short answers, made one after the other, find the kernel's code for sending in the
-processor's cache, where the interpreter has been meanwhile when each is made by itself.
+listeners are put into the state that admission wants. The batch is taken a few events at a time: input is received for them (_input),
+the callbacks are made, and the connections that those have touched are seen to (_settle).
 """
 import threading
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, _PyBytes_Resize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
 from libc.errno cimport EAGAIN, EINTR, ENOMEM
@@ -19,8 +17,8 @@ from fastaccept._backend cimport (
 )
 from fastaccept._calls cimport TimerHandle
 from fastaccept._conns cimport (
-    CONN_BULKY, CONN_CLOSE_OWED, CONN_CONNECTING, CONN_DRAIN_OWED, CONN_ENDED, CONN_EOF, CONN_LINGERING, CONN_OPEN, CONN_OUTGOING,
-    CONN_RESET,
+    CONN_CLOSE_OWED, CONN_CONNECTING, CONN_DRAIN_OWED, CONN_ENDED, CONN_EOF, CONN_HELD, CONN_LINGERING, CONN_OPEN, CONN_OUTGOING,
+    CONN_PAUSED_BY_USER, CONN_RESET,
     END_BY_CALLBACK, END_BY_DRAIN, END_BY_ERROR, END_BY_SERVER, END_BY_USER, conn_advance, conn_attend, conn_close, conn_connected,
     conn_discard_input, conn_end, conn_expire, conn_init, conn_is_readable, conn_next_attention, conn_release, conn_sent,
 )
@@ -30,7 +28,6 @@ from fastaccept._timers cimport timers_next_ms, timers_pop
 from fastaccept.errors import close_error, os_error
 
 cdef extern from "Python.h":
-    PyObject *new_bytes "PyBytes_FromStringAndSize"(char *, Py_ssize_t) except NULL
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef extern from "compat.h":
@@ -59,7 +56,7 @@ cdef class Reactor:
         self.acceptor.owner = owner
         self.acceptor.stats = &self.table.stats      # lives as long as the table, which we hold
         self.calls = Calls()
-        self.read_buffer = PyBytes_FromStringAndSize(NULL, READ_BYTES)
+        self.input = Input(self.table)
         self.wake_lock = threading.Lock()
         self.close_calls = set()
         self.drain_due_ms = INT64_MAX
@@ -83,6 +80,9 @@ cdef class Reactor:
         if self.next_event == self.n_events:
             self._wait(self._wait_ms(max_wait_ms))
         while self.next_event < self.n_events:
+            if self.next_event == self.end_of_ahead:
+                self._settle()       # before anything is received: what was held is older
+                self.end_of_ahead += self.input.receive_ahead(&self.events[self.next_event], self.n_events - self.next_event)
             if self.events[self.next_event].kind == IO_CLOSED:
                 self._settle()       # its slot becomes free, and an application that kept the handle may have had it attended again
             self.next_event += 1
@@ -105,7 +105,7 @@ cdef class Reactor:
                 n = self.backend.wait(self.events, BATCH, timeout_ms)
         self.table.now_ms = self.backend.now_ms()
         self.table.stats.turns += 1
-        self.next_event = 0
+        self.next_event = self.end_of_ahead = 0
         self.n_events = max(n, 0)
         if n < 0 and n != -EINTR:
             raise os_error(-n)
@@ -155,8 +155,8 @@ cdef class Reactor:
             return 0                 # its end was decided earlier in this batch
         if kind == IO_READABLE:
             self._on_readable(conn)
-            if self.next_event % JOINED_CALLBACKS != 0 and self.table.stats.write_buffered_bytes < JOINED_BYTES:
-                return 0             # its answer leaves with those of the next messages
+            if self.table.stats.write_buffered_bytes < JOINED_BYTES + self.input.n_bytes:
+                return 0             # its answer leaves with those of the others that were received for at once
         elif kind == IO_SENT:
             conn_sent(self.table, conn, event.result)
         elif kind == IO_CONNECTED:
@@ -244,25 +244,35 @@ cdef class Reactor:
 
     cdef int _on_readable(self, conn_t *conn) except -1:
         """One recv, one callback. More than READ_BYTES is left for the next turn, so that nobody is starved."""
-        cdef Connection handle
-        cdef int64_t n
-        if not conn_is_readable(conn):
-            if conn.state == CONN_LINGERING:
-                conn_discard_input(self.table, conn)
+        cdef received_t *received = self.input.take(slot_token(&conn.slot))
+        if received == NULL and conn_is_readable(conn):
+            received = self.input.receive(slot_token(&conn.slot))
+        if received != NULL:
+            return self._on_received(conn, received)
+        if conn.state == CONN_LINGERING:
+            conn_discard_input(self.table, conn)
+        return 0
+
+    cdef int _on_received(self, conn_t *conn, received_t *received) except -1:
+        if received.n < 0:
+            if received.n != -EAGAIN and received.n != -EINTR:
+                conn_end(self.table, conn, END_BY_ERROR, <int>-received.n, False)
             return 0
-        data = self._receive(conn, &n)
-        if n == 0:
+        if conn.state != CONN_OPEN:
+            return 0                 # closed by the callback of another one, since this was received
+        if received.n > 0:
+            conn.bytes_received += received.n
+            conn.in_at_ms = <uint32_t>self.table.now_ms
+            self.table.stats.bytes_received += received.n
+        if conn.flags & CONN_PAUSED_BY_USER:     # likewise
+            conn.flags |= CONN_HELD
+            return self.input.hold(slot_token(&conn.slot), received)
+        if received.n == 0:
             return self._on_eof(conn)
-        if n < 0:
-            if n != -EAGAIN and n != -EINTR:
-                conn_end(self.table, conn, END_BY_ERROR, <int>-n, False)
-            return 0
-        conn.bytes_received += n
-        conn.in_at_ms = <uint32_t>self.table.now_ms
-        self.table.stats.bytes_received += n
-        if self.on_data is None:
-            return 0
-        handle = self._lend(conn)
+        return self._deliver(conn, self.input.data_of(received)) if self.on_data is not None else 0
+
+    cdef int _deliver(self, conn_t *conn, bytes data) except -1:
+        cdef Connection handle = self._lend(conn)
         try:
             self.on_data(handle, data)
         except Exception as error:
@@ -270,29 +280,6 @@ cdef class Reactor:
         finally:
             self._give_back(handle)
         return 0
-
-    cdef bytes _receive(self, conn_t *conn, int64_t *n):
-        """One recv; returns what on_data gets, None for nothing. Short reads are copied out of a buffer; where a long one is expected,
-        a long object is made and cut to the length that came: that costs more than copying 4 KiB and less than copying 16."""
-        cdef uint64_t token = slot_token(&conn.slot)
-        cdef PyObject *data = NULL
-        cdef bytes whole
-        if self.on_data is None or not (conn.flags & CONN_BULKY):
-            n[0] = self.backend.recv(token, PyBytes_AS_STRING(self.read_buffer), READ_BYTES)
-            if n[0] > BULKY_BYTES:
-                conn.flags |= CONN_BULKY
-            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.read_buffer), n[0]) if n[0] > 0 else None
-        data = new_bytes(NULL, READ_BYTES)
-        n[0] = self.backend.recv(token, PyBytes_AS_STRING(<object>data), READ_BYTES)
-        if n[0] <= BULKY_BYTES:
-            conn.flags &= ~<unsigned int>CONN_BULKY
-        if n[0] <= 0:
-            Py_XDECREF(data)
-            return None
-        _PyBytes_Resize(&data, n[0])     # nobody else has seen it yet
-        whole = <bytes>data
-        Py_XDECREF(data)
-        return whole
 
     cdef int _on_eof(self, conn_t *conn) except -1:
         """The peer's FIN. The connection is closed when on_eof is not there or returns something false; else it stays open for
@@ -321,11 +308,25 @@ cdef class Reactor:
                 conn_advance(self.table, conn)
             if conn.state == CONN_ENDED:
                 self._on_ended(conn)
-            elif conn.flags & CONN_DRAIN_OWED and (conn.out == NULL or conn.out.bytes <= self.table.low_water_bytes):
-                conn.flags &= ~<unsigned int>CONN_DRAIN_OWED
-                if self.on_drain is not None and conn.state == CONN_OPEN:
-                    self._call(conn, self.on_drain, "on_drain")
+            elif conn.flags & (CONN_DRAIN_OWED | CONN_HELD):
+                self._give_owed(conn)
             conn = conn_next_attention(self.table)
+        return 0
+
+    cdef int _give_owed(self, conn_t *conn) except -1:
+        """on_drain, once enough is sent; the input that was held, once reading goes on."""
+        cdef bytes data
+        if conn.flags & CONN_DRAIN_OWED and (conn.out == NULL or conn.out.bytes <= self.table.low_water_bytes):
+            conn.flags &= ~<unsigned int>CONN_DRAIN_OWED
+            if self.on_drain is not None and conn.state == CONN_OPEN:
+                self._call(conn, self.on_drain, "on_drain")
+        if conn.flags & CONN_HELD and conn_is_readable(conn):
+            conn.flags &= ~<unsigned int>CONN_HELD
+            data = self.input.give_held(slot_token(&conn.slot))
+            if not data:
+                return self._on_eof(conn)
+            if self.on_data is not None:
+                return self._deliver(conn, data)
         return 0
 
     cdef int _on_ended(self, conn_t *conn) except -1:
@@ -349,6 +350,8 @@ cdef class Reactor:
         """IO_CLOSED: the slot is free, and whoever waits for room or for a descriptor may have it."""
         cdef bint was_accepted = not (conn.flags & CONN_OUTGOING)
         cdef uint64_t token = slot_token(&conn.slot)
+        if conn.flags & CONN_HELD:
+            self.input.give_held(token)
         conn_release(self.table, conn)
         slots_free(&self.table.slots, token)
         self.table.stats.closed += 1

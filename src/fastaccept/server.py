@@ -46,7 +46,7 @@ class Server(Reports):
 
     Args, all by name and all optional:
         on_connect(conn): a client was accepted, or connect() came about.
-        on_data(conn, data): bytes came; data is bytes, 1..65,536 long. None: they are dropped.
+        on_data(conn, data): bytes came; data is bytes, 1..69,632 long. None: they are dropped.
         on_eof(conn): the peer has sent its FIN. Returns something true to keep the connection open for writing; else, and
             without this callback, it is closed when all is sent.
         on_drain(conn): after write() returned False: so much is sent that writing may go on.

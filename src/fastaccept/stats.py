@@ -56,7 +56,8 @@ class Stats(Record):
         stale_events: reports about connections that were gone: dropped.
         turns: passes of the loop.
         events: reports that the loop dealt with.
-        user_space_bytes: memory held for connections, timers and write buffers, in bytes, Python objects not included.
+        user_space_bytes: memory held for connections, timers, write buffers and input of paused connections, in bytes, Python objects
+            not included.
     """
 
     active: int

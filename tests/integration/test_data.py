@@ -7,6 +7,7 @@ import select
 import socket
 import sys
 import threading
+import tracemalloc
 
 import pytest
 
@@ -279,7 +280,7 @@ def test_very_many_short_connections_leak_nothing(serve, request):
 
 
 def test_long_and_short_messages_in_turn_and_an_end_after_each(serve):
-    """A long read makes the next one expect a long one (BULKY_BYTES): what comes instead is shorter, longer, or the end."""
+    """Short messages are copied, long ones lent or cut (_input.pyx); all are kept here, which nothing that comes later may change."""
     kept = []
     running = serve(on_data=lambda conn, data: (kept.append(data), conn.write(data)))
     noise = os.urandom(100_000)
@@ -293,6 +294,36 @@ def test_long_and_short_messages_in_turn_and_an_end_after_each(serve):
         assert net.receive_all(sock) == b""
     assert sum(map(len, kept)) == sum(sum(sizes[: i + 1]) for i in range(len(sizes)))
     assert all(noise.startswith(data) or data in noise for data in kept)
+
+
+def test_message_that_is_not_kept_is_as_new_each_time(serve):
+    """The object of a long message is used again when nobody holds it: its hash and its length are of the new content."""
+    seen = []
+    running = serve(on_data=lambda conn, data: (seen.append((len(data), hash(data), data[-1])), conn.write(data[:1])))
+    sock = running.connect()
+    messages = [bytes([i]) * (500 + i % 3) for i in range(30)]
+    for message in messages:
+        sock.sendall(message)
+        assert net.receive(sock, 1) == message[:1]
+    assert seen == [(len(message), hash(message), message[-1]) for message in messages]
+
+
+@pytest.mark.parametrize("size", [600, 10_000])
+def test_messages_that_are_kept_hold_no_more_than_their_length(serve, size):
+    kept = []
+    running = serve(on_data=lambda conn, data: (kept.append(data), conn.write(b"." * len(data))))
+    socks = [running.connect() for _ in range(20)]
+    tracemalloc.start()
+    try:
+        for _ in range(150):
+            for sock in socks:
+                sock.sendall(bytes(size))
+            assert all(net.receive(sock, size) == b"." * size for sock in socks)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, kept)) == 3000 * size
+    assert held < 3000 * (size + 100) + 20 * 70_000
 
 
 def test_memory_is_given_back_when_everybody_has_left(serve):

@@ -13,7 +13,8 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "fastaccept"
 # What a module may import or cimport of this package, from the bottom up (a folder is one module):
 #
 #  cli ─► server ─► _control ─► _reactor ─► _connection ─► _conns ─► _buffers
-#  aio ─┘   ├─► listeners          ├─► _acceptor ─► _admission   _timers  _slots  _stats   pure leaves
+#  aio ─┘   │                      ├─► _input ─► _conns
+#           ├─► listeners          ├─► _acceptor ─► _admission   _timers  _slots  _stats   pure leaves
 #           ├─► options, errors    └─► _backend ◄── _epoll | _iocp | _testing   know nothing above _backend
 #           └─► backends ─► _epoll | _iocp             └──────┴─► _platform     nobody else cimports it
 LEAVES = {"_admission", "_buffers", "_slots", "_stats", "_timers"}
@@ -37,8 +38,9 @@ MAY_IMPORT = {
     "_calls": {"_timers"},
     "_conns": {"_backend", "_buffers", "_slots", "_stats", "_timers"},
     "_connection": {"_backend", "_buffers", "_conns", "_slots", "_stats", "_timers", "errors"},
+    "_input": {"_backend", "_conns", "_slots"},
     "_acceptor": {"_admission", "_backend", "_stats", "errors"},
-    "_reactor": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "errors"},
+    "_reactor": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "_input", "errors"},
     "_control": LEAVES | {"_acceptor", "_backend", "_calls", "_connection", "_conns", "_reactor", "errors"},
     "descriptors": set(),
     "records": set(),

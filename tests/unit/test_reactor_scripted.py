@@ -591,25 +591,118 @@ def test_stale_events_are_dropped(scene):
 
 
 @pytest.mark.parametrize(
-    ("size", "answers_out"),
-    [(1, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]), (20_000, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])],
-    ids=["short", "long"],
+    ("asked", "answered", "answers_out"),
+    [
+        (1, 1, [0] * 8 + [8] * 2),
+        (20_000, 20_000, [0] * 4 + [4] * 4 + [8] * 2),
+        (65_536, 1, list(range(10))),
+        (1, 20_000, list(range(10))),
+    ],
+    ids=["short", "long", "longest", "long answers"],
 )
-def test_short_answers_leave_four_together_and_long_ones_at_once(scene, size, answers_out):
+def test_input_comes_and_answers_leave_a_few_together(scene, asked, answered, answers_out):
     seen = []
 
     def on_data(conn, data):
-        seen.append(sum(bool(peer.outbox) for peer in s.backend.peers.values()))
-        conn.write(data)
+        if is_measured:
+            assert len(data) == asked
+            seen.append(sum(bool(peer.outbox) for peer in s.backend.peers.values()))
+            conn.write(bytes(answered))
 
     s = scene(on_data=on_data)
     s.backend.arrive(0, 10)
     s.turn(2)
-    for peer in s.backend.peers.values():
-        peer.inbox.append(bytes(size))
-    s.turn()
+    for is_measured in False, True:  # the first messages find buffers that may be too small
+        for peer in s.backend.peers.values():
+            peer.inbox.append(bytes(asked))
+        s.turn(1 if is_measured else 9)
     assert seen == answers_out
-    assert all(len(peer.outbox) == size for peer in s.backend.peers.values())
+    assert all(len(peer.outbox) == answered for peer in s.backend.peers.values())
+
+
+def test_a_buffer_has_more_room_once_it_was_full(scene):
+    got = []
+    s = scene(on_data=lambda conn, data: got.append(len(data)))
+    s.backend.arrive(0, 1)
+    s.turn(2)
+    [peer] = s.backend.peers.values()
+    for size in (4095, 4096, 69_632, 70_000):
+        peer.inbox.append(bytes(size))
+        s.turn(2)
+    assert got == [4095, 4096, 69_632, 69_632, 368]
+
+
+class Neighbours:
+    """Two connections; both have sent when the loop turns, and the first one's callback does something to the second."""
+
+    def __init__(self, scene, inbox, what):
+        self.got, self.ends, conns = [], [], []
+
+        def on_data(conn, data):
+            if conn is conns[0]:
+                what(conns[1])
+            else:
+                self.got.append(data)
+
+        self.scene = scene(
+            on_connect=conns.append,
+            on_data=on_data,
+            on_eof=lambda conn: self.got.append("end"),
+            on_close=lambda conn, error: self.ends.append((conns.index(conn), error)),
+        )
+        self.scene.backend.arrive(0, 2)
+        self.scene.turn(2)
+        self.first, self.second = self.scene.backend.peers.values()
+        self.conn = conns[1]
+        self.first.inbox.append(b"go")
+        self.second.inbox.extend(inbox)
+        self.scene.turn()
+
+
+def test_input_of_a_connection_that_a_neighbour_pauses_is_held(scene):
+    n = Neighbours(scene, [b"older", b"newer", b""], lambda conn: conn.pause_reading())
+    n.scene.turn(3)
+    assert n.got == [] and n.conn.bytes_received == 5
+    n.conn.resume_reading()
+    n.conn.pause_reading()
+    n.scene.turn(2)
+    assert n.got == []
+    n.conn.resume_reading()
+    n.scene.turn(4)
+    assert n.got == [b"older", b"newer", "end"] and n.ends == [(1, None)]
+
+
+def test_end_of_a_connection_that_a_neighbour_pauses_is_held(scene):
+    n = Neighbours(scene, [b""], lambda conn: conn.pause_reading())
+    n.scene.turn(3)
+    assert n.got == [] and n.ends == []
+    n.conn.resume_reading()
+    n.scene.turn(2)
+    assert n.got == ["end"] and n.ends == [(1, None)]
+
+
+def test_error_of_a_connection_that_a_neighbour_pauses_ends_it(scene):
+    n = Neighbours(scene, [errno.ECONNRESET], lambda conn: conn.pause_reading())
+    n.scene.turn(2)
+    assert n.got == [] and [(i, type(error)) for i, error in n.ends] == [(1, ConnectionResetError)]
+
+
+@pytest.mark.parametrize("inbox", [[b"x", b""], [b""]], ids=["data", "end"])
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_input_of_a_connection_that_a_neighbour_closes_is_dropped(scene, how, inbox):
+    n = Neighbours(scene, inbox, lambda conn: getattr(conn, how)())
+    n.scene.turn(4)
+    assert n.got == [] and n.ends == [(1, None)]
+    assert n.second.closed == ("fin" if how == "close" else "rst")
+
+
+def test_input_that_was_held_goes_with_its_connection(scene):
+    n = Neighbours(scene, [bytes(4000)], lambda conn: conn.pause_reading())
+    held = n.scene.server.stats().user_space_bytes
+    n.conn.abort()
+    n.scene.turn(2)
+    assert n.got == [] and n.ends == [(1, None)]
+    assert n.scene.server.stats().user_space_bytes == held - 4000
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,4 +12,16 @@ static inline int fa_is_only_reference(PyObject *object, Py_ssize_t ours)
     return Py_REFCNT(object) == ours;
 }
 
+/* Give a bytes object that nobody else holds, and whose memory has room for it, another length. This is what _PyBytes_Resize() does but
+   for the realloc(); it has no public name. The hash that was kept belongs to the old content. */
+static inline void fa_bytes_set_length(PyObject *object, Py_ssize_t length)
+{
+    Py_SET_SIZE((PyVarObject *)object, length);
+    PyBytes_AS_STRING(object)[length] = 0;
+    _Py_COMP_DIAG_PUSH
+    _Py_COMP_DIAG_IGNORE_DEPR_DECLS
+    ((PyBytesObject *)object)->ob_shash = -1;
+    _Py_COMP_DIAG_POP
+}
+
 #endif
