@@ -120,13 +120,24 @@ def _storm_cell(count: int, is_quick: bool = False) -> Cell:
 OVERLOAD_LIMIT = 50
 OVERLOAD_FACTOR = 10
 OVERLOAD_SURPLUS = OVERLOAD_LIMIT * OVERLOAD_FACTOR
+OVERLOAD_RATE = 40_000  # messages/s that leave the load's core room for its tries
 
 
-def _overload_cell(name: str, when_full: str, surplus: int, message: str = "") -> Cell:
-    options = {"connections": OVERLOAD_LIMIT, "size": 64, "surplus": surplus}
+def _overload_cell(name: str, when_full: str, surplus: int, message: str, more: dict) -> Cell:
+    options = {"connections": OVERLOAD_LIMIT, "size": 64, "surplus": surplus, **more}
     server = ("--max-connections", str(OVERLOAD_LIMIT), "--when-full", when_full)
     server += ("--reject-message", message) if message else ()
     return Cell(name, options, server, is_quick=True, connections=OVERLOAD_LIMIT + surplus)
+
+
+def _overload_cells(**more: object) -> tuple[Cell, ...]:
+    return (
+        _overload_cell("alone", "queue", 0, "", more),
+        _overload_cell("queue", "queue", OVERLOAD_SURPLUS, "", more),
+        _overload_cell("refuse", "refuse", OVERLOAD_SURPLUS, "", more),
+        _overload_cell("reject", "reject", OVERLOAD_SURPLUS, "", more),
+        _overload_cell("reject, told why", "reject", OVERLOAD_SURPLUS, "full, try later\n", more),
+    )
 
 
 def _overload_pair(run: dict, alone: dict) -> dict:
@@ -149,6 +160,18 @@ LATENCY = (
     Metric("p50_us", "p50, us", 0),
     Metric("p99_us", "p99, us", 0, ratio=True, plot=True, log=True),
     Metric("p999_us", "p99.9, us", 0),
+)
+
+OVERLOAD_METRICS = (
+    RATE,
+    CPU,
+    *LATENCY,
+    *HEADROOM,
+    Metric("tries_per_s", "tries/s", 0),
+    Metric("cpu_us_per_try", "server CPU, us/try", 1),
+    *(Metric(f"surplus.{key}", key, 0) for key in ("refused", "reset", "closed", "message")),
+    *(Metric(f"surplus.{key}", key, 0) for key in ("queued", "unreachable", "served")),
+    Metric("surplus.told_after_p50_us", "told after p50, us", 0),
 )
 
 ECHO_CONNECTIONS = (1, 50, 500, 1000, 5000)
@@ -253,24 +276,20 @@ SCENARIOS = (
         " each trying again 50 to 150 ms after an answer or after 100 ms without one. The last columns pair with"
         " the same limit and no hammering in the same round.",
         _load("echo"),
-        (
-            _overload_cell("alone", "queue", 0),
-            _overload_cell("queue", "queue", OVERLOAD_SURPLUS),
-            _overload_cell("refuse", "refuse", OVERLOAD_SURPLUS),
-            _overload_cell("reject", "reject", OVERLOAD_SURPLUS),
-            _overload_cell("reject, told why", "reject", OVERLOAD_SURPLUS, "full, try later\n"),
-        ),
-        (
-            RATE,
-            CPU,
-            *LATENCY,
-            *HEADROOM,
-            Metric("tries_per_s", "tries/s", 0),
-            Metric("cpu_us_per_try", "server CPU, us/try", 1),
-            *(Metric(f"surplus.{key}", key, 0) for key in ("refused", "reset", "closed", "message")),
-            *(Metric(f"surplus.{key}", key, 0) for key in ("queued", "unreachable", "served")),
-            Metric("surplus.told_after_p50_us", "told after p50, us", 0),
-        ),
+        _overload_cells(),
+        OVERLOAD_METRICS,
+        peers=("fastaccept", "fastaccept-spin"),
+        baseline="alone",
+        pair=_overload_pair,
+    ),
+    Scenario(
+        "overload-paced",
+        "Overload at a fixed rate",
+        f"The same, with {OVERLOAD_RATE:,} messages/s on a schedule and latency from the scheduled moment: in the closed "
+        "loop above the tries cost the load's own core, which is full without them. On a schedule the load polls: its CPU is always full.",
+        _load("echo"),
+        _overload_cells(rate=OVERLOAD_RATE),
+        (*OVERLOAD_METRICS, Metric("late", "not sent in time", 0)),
         peers=("fastaccept", "fastaccept-spin"),
         baseline="alone",
         pair=_overload_pair,
