@@ -32,7 +32,9 @@ cdef class Input:
     cdef received_t places[AHEAD_EVENTS + 1]     # the last is for what is received at its turn
     cdef int first, last             # places received ahead and not taken yet
     cdef size_t n_bytes              # received ahead, in all
-    cdef int not_lent                # messages left that are not lent
+    cdef bint lends_all              # every message is lent: those before were given back, as far as we have seen
+    cdef int not_lent                # otherwise: messages left until one is lent on trial
+    cdef received_t *on_trial        # that one's place, until it was looked at; NULL: there is none
     cdef dict held                   # by token: what a connection got that another one's callback had paused meanwhile; b"" = the end
     cdef size_t held_bytes
 
@@ -42,5 +44,6 @@ cdef class Input:
     cdef bytes data_of(self, received_t *received)
     cdef int hold(self, uint64_t token, received_t *received) except -1
     cdef bytes give_held(self, uint64_t token)
+    cdef bint _may_lend(self, received_t *received) noexcept
     cdef int _make_ready(self, received_t *received) except -1
     cdef void _receive(self, received_t *received, uint64_t token) noexcept

@@ -2,7 +2,8 @@
 
 A message that is not short is lent to the callback in the `bytes` object that it was received into, which is used again once nobody
 else holds it: a malloc and a free for each is 3 % of an echo of 1 KiB. An application that keeps such an object keeps all of its room with
-it. So the next NOT_LENT messages are copied, or cut to their length, and then one is lent again.
+it. So after one was kept, the next NOT_LENT messages are copied, or cut to their length. Then one is lent on trial, and all are again when
+it has come back.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, _PyBytes_Resize
 from cpython.ref cimport Py_CLEAR, Py_XDECREF
@@ -32,10 +33,12 @@ cdef class Input:
     cdef int receive_ahead(self, const io_event_t *events, int n) except -1:
         """Receive for the first of these events that tell of input. Returns how many of them were looked at, 1 or more."""
         # Several long objects that are made anew and live at once have glibc give memory back and take it again in each turn.
-        cdef size_t enough = COPIED_BYTES if self.not_lent else AHEAD_BYTES
+        cdef size_t enough = AHEAD_BYTES if self.lends_all else COPIED_BYTES
         cdef received_t *received
         cdef conn_t *conn
         cdef int i
+        if self.on_trial != NULL:
+            self._make_ready(self.on_trial)
         n = min(n, <int>AHEAD_EVENTS)
         self.first = self.last = 0
         self.n_bytes = 0
@@ -90,25 +93,39 @@ cdef class Input:
 
     cdef int _make_ready(self, received_t *received) except -1:
         """See to a buffer that nobody else holds, and that was not too small for what came last."""
+        if received.buffer != NULL and not fa_is_only_reference(received.buffer, 1):
+            Py_CLEAR(received.buffer)
+            self.lends_all = False
+            self.on_trial = NULL
+            self.not_lent = NOT_LENT
+        elif received == self.on_trial:
+            self.lends_all = True
+            self.on_trial = NULL
         if received.n == received.room and received.room < READ_BYTES:
             received.room = READ_BYTES
             Py_CLEAR(received.buffer)
-        elif received.buffer != NULL and not fa_is_only_reference(received.buffer, 1):
-            Py_CLEAR(received.buffer)
-            self.not_lent = NOT_LENT
         if received.buffer == NULL:
             received.buffer = new_bytes(NULL, received.room)
         return 0
+
+    cdef bint _may_lend(self, received_t *received) noexcept:
+        if self.lends_all:
+            return True
+        if self.not_lent > 0:
+            self.not_lent -= 1
+            return False
+        if self.on_trial != NULL:
+            return False
+        self.on_trial = received
+        return True
 
     cdef bytes data_of(self, received_t *received):
         """What on_data gets."""
         cdef PyObject *cut = received.buffer
         cdef bytes data
-        if received.n > SHORT_BYTES and self.not_lent == 0:
+        if received.n > SHORT_BYTES and self._may_lend(received):
             fa_bytes_set_length(received.buffer, received.n)
             return <bytes>received.buffer
-        if received.n > SHORT_BYTES:
-            self.not_lent -= 1
         if received.n <= COPIED_BYTES:
             return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>received.buffer), received.n)
         received.buffer = NULL

@@ -1,5 +1,6 @@
 """Real sockets for tests: servers in threads, clients, resets, and waiting for a condition with a deadline instead of sleeping."""
 
+import contextlib
 import os
 import select
 import socket
@@ -66,6 +67,17 @@ class Running:
     def in_loop(self, call, *args):
         """Run something in the loop's thread and return what it returns."""
         return self.server._run_in_loop(call, *args)
+
+    @contextlib.contextmanager
+    def busy(self):
+        """The loop's thread is in a callback meanwhile: what happens here is found by one look at the sockets."""
+        is_busy, go_on = threading.Event(), threading.Event()
+        self.server.call_soon_threadsafe(lambda: (is_busy.set(), go_on.wait(DEADLINE_S)))
+        assert is_busy.wait(DEADLINE_S)
+        try:
+            yield
+        finally:
+            go_on.set()
 
     def close(self):
         for sock in self.clients:
