@@ -14,7 +14,7 @@ cdef enum:
     FIRST_BYTES = 4096               # what a buffer has room for, until it was full once
     READ_BYTES = 69632               # afterwards, so the most that one callback gets: 64 KiB with a header leave room
     AHEAD_EVENTS = 8                 # received for so many, before the first one's callback
-    AHEAD_BYTES = 8192               # or so much: a long message leaves while the first-level cache holds it
+    AHEAD_BYTES = 24576              # or so much: a long message leaves while the first-level cache holds it
     SHORT_BYTES = 479                # with its header a `bytes` of so much comes from the interpreter's own allocator, which is quick
     COPIED_BYTES = 4096              # to copy so much is cheaper than to cut a buffer
     NOT_LENT = 1000                  # messages that are not lent to the application, after it has kept one
