@@ -68,6 +68,7 @@ PEERS = (
     Peer("twisted", "twisted_server.py", "twisted.internet.reactor", "Twisted"),
     Peer("trio", "trio_server.py", "trio", "trio"),
     Peer("fastaccept-spin", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "50"), False, "pingpong"),
+    Peer("fastaccept-sleep", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "0"), False, "pingpong"),
     # Not measured unless named: the second flavours, by which the first were found to be better.
     Peer("asyncio-buffered", "asyncio_protocol.py", "asyncio", None, ("--flavour", "buffered"), False),
     Peer("uvloop-buffered", "uvloop_protocol.py", "uvloop", None, ("--flavour", "buffered"), False),

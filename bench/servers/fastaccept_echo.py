@@ -21,7 +21,7 @@ def main() -> None:
     add("--max-connections", type=int, default=None, help="default: no limit of its own")
     add("--when-full", choices=("queue", "refuse", "reject"), default="queue")
     add("--reject-message", default="", help="what a rejected client is told")
-    add("--spin-us", type=int, default=0, help="poll without sleeping for so long before blocking")
+    add("--spin-us", type=int, help="poll without sleeping for so long before blocking; default: as the server finds it worth")
     add("--keep-context", action="store_true", help="a small context on each connection")
     options = parser.parse_args()
     if options.port == 0:
@@ -33,7 +33,7 @@ def main() -> None:
         extra["when_full"] = options.when_full
     if options.reject_message:
         extra["reject_message"] = options.reject_message.encode()
-    if options.spin_us:
+    if options.spin_us is not None:
         extra["spin_us"] = options.spin_us
     if options.keep_context:
         extra["on_connect"] = keep_context

@@ -11,6 +11,7 @@ from fastaccept._conns cimport (
 )
 from fastaccept._reactor cimport Reactor
 from fastaccept._slots cimport SLOT_NONE, slots_alloc, slots_at, slots_bytes, slots_free, slots_next
+from fastaccept._spin cimport SPIN_AUTO_US, spin_init
 from fastaccept._stats cimport STATS_ERRNOS, stats_t
 from fastaccept._timers cimport timers_bytes
 
@@ -99,6 +100,11 @@ cdef class Control(Reactor):
         self.table.timeouts.write_stall_ms = write_stall_ms
         self.table.timeouts.close_ms = close_ms
         self.table.timeouts.connect_ms = connect_ms
+
+    def set_spin(self, spin_us):
+        """How many microseconds to look for events before sleeping, after some have come; None: for as long as it is worth it."""
+        self._enter()
+        spin_init(&self.spin, SPIN_AUTO_US if spin_us is None else spin_us, spin_us is None)
 
     def set_when_full(self, str mode not None, bytes reject_message not None):
         """Put a policy in force."""

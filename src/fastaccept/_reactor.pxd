@@ -6,6 +6,7 @@ from fastaccept._calls cimport Calls
 from fastaccept._connection cimport Connection
 from fastaccept._conns cimport Connections, conn_t, end_cause_t
 from fastaccept._input cimport Input, received_t
+from fastaccept._spin cimport spin_t
 
 cdef enum:
     BATCH = 512                      # events of one turn
@@ -25,7 +26,7 @@ cdef class Reactor:
     cdef int n_events                # of the batch
     cdef int end_of_ahead            # first one of it that no input was received for yet
     cdef int next_event              # first one of it that is not dispatched: a callback may leave by KeyboardInterrupt
-    cdef public int64_t spin_us      # how long to look for events without sleeping, after some have come
+    cdef spin_t spin
     cdef Connection spare            # a handle that nobody else holds, for the next callback
     # waking and ending
     cdef object wake_lock            # held for a wakeup and for closing, so that no wakeup meets a closed descriptor

@@ -23,6 +23,7 @@ from fastaccept._conns cimport (
     conn_discard_input, conn_end, conn_expire, conn_init, conn_is_readable, conn_next_attention, conn_release, conn_sent,
 )
 from fastaccept._slots cimport SLOT_NONE, slot_token, slots_alloc, slots_at, slots_find, slots_free, slots_next
+from fastaccept._spin cimport spin_begins, spin_ended, spin_init
 from fastaccept._timers cimport timers_next_ms, timers_pop
 
 from fastaccept.errors import close_error, os_error
@@ -57,6 +58,7 @@ cdef class Reactor:
         self.acceptor.stats = &self.table.stats      # lives as long as the table, which we hold
         self.calls = Calls()
         self.input = Input(self.table)
+        spin_init(&self.spin, 0, False)
         self.wake_lock = threading.Lock()
         self.close_calls = set()
         self.drain_due_ms = INT64_MAX
@@ -99,7 +101,7 @@ cdef class Reactor:
         cdef int n
         self.backend.accept_room = limits_room(&self.acceptor.limits)
         with nogil:
-            if self.spin_us and self.n_events:
+            if self.n_events and spin_begins(&self.spin):
                 n = self._spin(timeout_ms)
             else:
                 n = self.backend.wait(self.events, BATCH, timeout_ms)
@@ -114,10 +116,15 @@ cdef class Reactor:
 
     cdef int _spin(self, int64_t timeout_ms) noexcept nogil:
         """The last batch was not empty: look for more without sleeping. If none comes the turn is an empty one, and the next sleeps."""
-        cdef int64_t end_us = self.backend.now_us() + (self.spin_us if timeout_ms < 0 else min(self.spin_us, timeout_ms * 1000))
+        cdef int64_t limit_us = self.spin.limit_us if timeout_ms < 0 else min(self.spin.limit_us, timeout_ms * 1000)
         cdef int n = self.backend.wait(self.events, BATCH, 0)
+        cdef int64_t end_us
+        if n != 0 or limit_us == 0:
+            return n
+        end_us = self.backend.now_us() + limit_us
         while n == 0 and self.backend.now_us() < end_us:
             n = self.backend.wait(self.events, BATCH, 0)
+        spin_ended(&self.spin, n > 0)
         return n
 
     cdef int64_t _wait_ms(self, int64_t max_wait_ms) noexcept:

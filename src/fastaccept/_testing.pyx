@@ -52,21 +52,23 @@ cdef class ScriptedBackend(Backend):
         seed: int: the order of events within a batch is shuffled by it; None = in the order of arrival.
         capacity: int or None: handles that may be open at once; beyond it accept fails with EMFILE.
     Attributes:
-        clock_ms: int, the time. clock_us: int, microseconds besides, for now_us() alone: 10 more with each look.
-        waits: list of the timeouts that the loop asked for.
+        clock_ms: int, the time. clock_us: int, microseconds besides, for now_us() alone: look_us (10) more with each call.
+        waits: list of the timeouts that the loop asked for. before_waits: deque of calls, or None, one made by each wait.
         script: deque of (errno, class) or None for an accept that goes well; used up by accepts, of any listener.
         queues: by listener, how many clients wait. modes: by listener, the latest mode. mode_changes: list of (listener, mode).
         peers: by handle, Peer. by_token: by token, Peer. closed: Counter of handles. violations: list of str.
     """
     cdef public object clock_ms, clock_us, waits, script, queues, modes, mode_changes, peers, by_token, closed, violations, capacity
-    cdef public object mode_errors, connect_results, rejected, open_handles
+    cdef public object look_us, mode_errors, connect_results, rejected, open_handles, before_waits
     cdef object random, closing, connecting, woken
     cdef int64_t next_handle
 
     def __cinit__(self, seed=None, capacity=None):
         self.clock_ms = 1000
         self.clock_us = 0
+        self.look_us = 10
         self.waits = collections.deque(maxlen=100)
+        self.before_waits = collections.deque()
         self.script = collections.deque()
         self.queues = {}
         self.modes = {}
@@ -109,7 +111,7 @@ cdef class ScriptedBackend(Backend):
 
     cdef int64_t now_us(self) noexcept nogil:
         with gil:
-            self.clock_us += 10
+            self.clock_us += self.look_us
             return self.clock_ms * 1000 + self.clock_us
 
     cdef int64_t now_ms(self) noexcept nogil:
@@ -252,6 +254,9 @@ cdef class ScriptedBackend(Backend):
     cdef int wait(self, io_event_t *events, int capacity, int64_t timeout_ms) noexcept nogil:
         with gil:
             self.waits.append(timeout_ms)
+            call = self.before_waits.popleft() if self.before_waits else None
+            if call is not None:
+                call()
             found = self._happened(capacity)
             for i, (kind, token, values) in enumerate(found):
                 memset(&events[i], 0, sizeof(io_event_t))

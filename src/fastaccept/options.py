@@ -31,6 +31,11 @@ def check_int(name: str, value: Any, low: int, high: int, also: str = "") -> int
     return value
 
 
+def check_spin(value: Any) -> Optional[int]:
+    """Return spin_us as the loop takes it: None for "auto"; raise TypeError or ValueError for what is not allowed."""
+    return None if value == "auto" else check_int("spin_us", value, 0, SPIN_MAX_US, ', or "auto"')
+
+
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return value if it is one of the choices; raise ValueError that names them."""
     if value not in choices:

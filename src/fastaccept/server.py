@@ -15,7 +15,6 @@ from fastaccept.memory import KernelMemory, auto_by_memory
 from fastaccept.options import (
     BACKLOG_MAX,
     PAUSE_MODES,
-    SPIN_MAX_US,
     WHEN_FULL,
     Limits,
     Timeouts,
@@ -25,6 +24,7 @@ from fastaccept.options import (
     check_int,
     check_reject_message,
     check_seconds,
+    check_spin,
     to_ms,
 )
 from fastaccept.reports import Reports
@@ -33,7 +33,7 @@ from fastaccept.stats import DrainResult, Stats, snapshot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from typing import Any, Callable, Optional
+    from typing import Any, Callable, Optional, Union
 
 __all__ = ["Server"]
 
@@ -66,9 +66,9 @@ class Server(Reports):
             instead;
             "reject": it is accepted, sent reject_message, and closed; works with no descriptor left, by one held in reserve.
         reject_message: bytes, up to 65,536, default b"".
-        spin_us: microseconds, 0..1,000,000, default 0: after a turn that had events, look for more for so long before sleeping. An answer
-            comes some microseconds sooner, at the price of the processor: good for few connections and a core of one's own.
-            Without events nothing spins. Other threads run meanwhile; Ctrl-C waits for the end of it.
+        spin_us: microseconds, 0..1,000,000: after a turn that had events, look for more for so long before sleeping. An answer comes some
+            microseconds sooner, at the price of the processor. Default "auto": for 6 us, about what a sleep costs, and only while nearly
+            each look finds something. Without events nothing spins. Other threads run meanwhile; Ctrl-C waits for the end of it.
     A callback that raises: the exception goes to on_error, its connection is aborted, the server lives. An exception in on_error is
     logged. KeyboardInterrupt and SystemExit pass through serve_forever(), after which it may be called again.
 
@@ -93,7 +93,7 @@ class Server(Reports):
         timeouts: Optional[Timeouts] = None,
         when_full: str = "queue",
         reject_message: bytes = b"",
-        spin_us: int = 0,
+        spin_us: Union[int, str] = "auto",
         _backend: Any = None,
     ) -> None:
         self._is_closed = True  # until there is something to close
@@ -110,7 +110,7 @@ class Server(Reports):
         self._timeouts = check_instance("timeouts", timeouts, Timeouts)
         check_choice("when_full", when_full, WHEN_FULL)
         check_reject_message(reject_message)
-        check_int("spin_us", spin_us, 0, SPIN_MAX_US)
+        spin = check_spin(spin_us)
         self._listeners: dict[int, Listener] = {}
         self._thread: Optional[threading.Thread] = None
         self._drain_result: Optional[DrainResult] = None
@@ -123,7 +123,7 @@ class Server(Reports):
         self._loop.set_timeouts(
             *map(to_ms, (times.idle, times.first_byte, times.write_stall, times.close, times.connect))
         )
-        self._loop.spin_us = spin_us
+        self._loop.set_spin(spin)
         self._loop.set_when_full(when_full, bytes(reject_message))
         self._apply_limits(self._limits)
 

@@ -14,16 +14,17 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "fastaccept"
 #
 #  cli ─► server ─► _control ─► _reactor ─► _connection ─► _conns ─► _buffers
 #  aio ─┘   │                      ├─► _input ─► _conns
-#           ├─► listeners          ├─► _acceptor ─► _admission   _timers  _slots  _stats   pure leaves
+#           ├─► listeners          ├─► _acceptor ─► _admission   _timers  _slots  _spin  _stats   pure leaves
 #           ├─► options, errors    └─► _backend ◄── _epoll | _iocp | _testing   know nothing above _backend
 #           └─► backends ─► _epoll | _iocp             └──────┴─► _platform     nobody else cimports it
-LEAVES = {"_admission", "_buffers", "_slots", "_stats", "_timers"}
+LEAVES = {"_admission", "_buffers", "_slots", "_spin", "_stats", "_timers"}
 PYTHON_LEAVES = {"descriptors", "errors", "listeners", "memory", "options", "records", "stats"}
 BELOW_A_BACKEND = {"_backend", "_buffers", "_slots", "_platform"}
 MAY_IMPORT = {
     "_admission": set(),
     "_buffers": set(),
     "_slots": set(),
+    "_spin": set(),
     "_stats": set(),
     "_timers": set(),
     "_backend": {"_buffers"},
@@ -63,7 +64,7 @@ MAY_IMPORT = {
 }
 
 # Pure leaves: arithmetic and memory. No clock, files or sockets; Python objects in the view for tests only.
-PURE = {"_admission", "_slots", "_stats", "_timers"}
+PURE = {"_admission", "_slots", "_spin", "_stats", "_timers"}
 PURE_MAY_CIMPORT = {"libc.errno", "libc.limits", "libc.stdint", "libc.stdlib", "libc.string"}
 
 # The systems' own words, and who may use them.

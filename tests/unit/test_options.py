@@ -56,8 +56,10 @@ def test_timeouts(name, value):
         ({"when_full": "drop"}, "when_full is 'drop'; allowed are 'queue', 'refuse', 'reject'"),
         ({"reject_message": "text"}, "reject_message is 'text'; allowed is bytes"),
         ({"reject_message": b"x" * 65537}, "reject_message has 65537 bytes"),
-        ({"spin_us": -1}, "spin_us is -1; allowed is an int in 0..1000000"),
+        ({"spin_us": -1}, "spin_us is -1; allowed is an int in 0..1000000, or \"auto\""),
         ({"spin_us": 1.5}, "spin_us is 1.5"),
+        ({"spin_us": "always"}, "spin_us is 'always'"),
+        ({"spin_us": None}, "spin_us is None"),
     ],
 )
 def test_server(options, said):

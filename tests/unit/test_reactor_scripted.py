@@ -388,7 +388,7 @@ def test_memory_is_looked_at_ten_times_a_second_at_most(memory_scene):
 
 
 def test_memory_is_not_looked_at_by_an_idle_server(memory_scene):
-    s = memory_scene(bytes_in_use=1599)
+    s = memory_scene(bytes_in_use=1599, spin_us=0)
     s.backend.arrive(0, 1)
     s.turn()
     s.backend.advance(200)
@@ -420,7 +420,7 @@ def test_memory_is_looked_at_each_second_while_it_pauses(memory_scene):
 
 
 def test_memory_is_looked_at_soon_after_a_release(memory_scene):
-    s = memory_scene()
+    s = memory_scene(spin_us=0)
     s.backend.arrive(0, 5)
     s.turn()
     s.memory.bytes_in_use = 1600
@@ -878,6 +878,61 @@ def test_spin_makes_no_timer_late(scene):
     s.backend.clock_ms = due
     s.turn()
     assert s.events == ["called"]
+
+
+def talk(s):
+    """A turn that has a message."""
+    s.backend.peer(0).inbox.append(b"x")
+    s.turn()
+
+
+def looks_in_vain(s):
+    """Whether the wait after a turn with events looks before it sleeps; nothing comes either way."""
+    waits = spinning_waits(s)
+    assert waits == [-1] or (waits == [0] and spinning_waits(s) == [-1])
+    return waits == [0]
+
+
+def sleeps_before_the_next_look(s):
+    slept = 0
+    while not looks_in_vain(s):
+        slept += 1
+        talk(s)
+    talk(s)
+    return slept
+
+
+def test_auto_spin_looks_ever_more_rarely_while_it_finds_nothing(scene):
+    s = scene()
+    s.backend.arrive(0)
+    s.turn()
+    assert [sleeps_before_the_next_look(s) for _ in range(9)] == [0, 16, 32, 64, 128, 256, 512, 1024, 1024]
+
+
+def test_auto_spin_goes_on_while_it_finds_something_and_forgives_what_it_did_not(scene):
+    s = scene()
+    s.backend.arrive(0)
+    s.turn()
+    assert [sleeps_before_the_next_look(s) for _ in range(3)] == [0, 16, 32]
+    for _ in range(64):  # its pause; the next one would be of 128
+        talk(s)
+    s.backend.look_us = 1
+    message = s.backend.peer(0).inbox
+    for _ in range(100):
+        s.backend.before_waits.extend([None, lambda: message.append(b"y")])
+        assert spinning_waits(s) == [0, 0]
+    s.backend.look_us = 10
+    assert [sleeps_before_the_next_look(s) for _ in range(2)] == [0, 28]
+
+
+def test_auto_spin_counts_no_look_that_was_not_needed(scene):
+    s = scene()
+    s.backend.arrive(0)
+    s.turn()
+    assert [sleeps_before_the_next_look(s) for _ in range(3)] == [0, 16, 32]
+    for _ in range(200):  # each wait after the pause finds a message at the first glance
+        talk(s)
+    assert [sleeps_before_the_next_look(s) for _ in range(2)] == [0, 128]
 
 
 @pytest.mark.parametrize("value", [0, 50])
