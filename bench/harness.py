@@ -50,7 +50,7 @@ class Peer:
 
     def command(self, port: int, backlog: int) -> list[str]:
         if self.module is None:
-            return [str(BUILD / self.script), str(port), str(backlog)]
+            return [str(BUILD / self.script), str(port), str(backlog), *self.options]
         script = str(HERE / "servers" / self.script)
         return [sys.executable, script, str(port), "--backlog", str(backlog), *self.options]
 
@@ -69,6 +69,8 @@ PEERS = (
     Peer("trio", "trio_server.py", "trio", "trio"),
     Peer("fastaccept-spin", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "50"), False, "pingpong"),
     Peer("fastaccept-sleep", "fastaccept_echo.py", "fastaccept", None, ("--spin-us", "0"), False, "pingpong"),
+    # The floor of churn: the calls of fastaccept without Python.
+    Peer("c-read-first", "echo_epoll", options=("--read-first",), is_default=False, at_home="churn"),
     # Not measured unless named: the second flavours, by which the first were found to be better.
     Peer("asyncio-buffered", "asyncio_protocol.py", "asyncio", None, ("--flavour", "buffered"), False),
     Peer("uvloop-buffered", "uvloop_protocol.py", "uvloop", None, ("--flavour", "buffered"), False),
