@@ -189,8 +189,9 @@ def picture(results: Results, path: Path) -> bool:
         grid = figure.subplots(1, len(shown), squeeze=False).flat
     for axes, metric in zip(grid, shown):
         _place_dots(axes, results, metric)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=8, fontsize=9)
+    if len(results.cells()) > 1:  # else the servers' names are below the dots
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=8, fontsize=9)
     title = f"{results.scenario.title}: median, least and greatest of {results.rounds} rounds"
     figure.suptitle(title, fontsize=11)
     FigureCanvasAgg(figure).print_png(str(path))
