@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 from helpers import net
+from helpers.scene import Scene
 
 
 def pytest_addoption(parser):
@@ -48,4 +49,18 @@ def serve():
 
     yield start
     for one in running:
+        one.close()
+
+
+@pytest.fixture
+def scene():
+    """scene(kind=Scene, **options) -> a server over a scripted system; closed after the test."""
+    made = []
+
+    def make(kind=Scene, **options):
+        made.append(kind(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
         one.close()
